@@ -1,0 +1,99 @@
+"""From class names to text embeddings: templates, synonyms, and the two ways of merging them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from rsovlib.backbones.clip import ClipBackbone
+from rsovlib.data.classes import ClassPrompt
+from rsovlib.errors import InputError, unknown_name
+
+#: SDCI's ten aerial templates.
+RS10 = (
+    "a satellite image of a {}.",
+    "an aerial view of a {}.",
+    "a satellite photo of a {}.",
+    "a top-down view of a {}.",
+    "a piece of land with a {}.",
+    "a landscape dominated by a {}.",
+    "an earth observation satellite image of a {}.",
+    "a landscape dominated by {}.",
+    "an area of {} as seen from above.",
+    "land cover classified as {}.",
+)
+#: Texts encoded at once; bounds memory for the largest text towers.
+_BATCH = 256
+
+
+def template_set(name: str | Sequence[str]) -> tuple[str, ...]:
+    """A set of templates by name, or one's own.
+
+    Args:
+        name: ``"rs10"`` (SDCI), ``"openai80"`` (the 80 of OpenAI's ImageNet evaluation), ``"plain"`` (the bare word),
+            or a sequence of strings with one ``{}`` each.
+
+    Raises:
+        InputError: unknown name, no template, or a template without ``{}``.
+    """
+    if isinstance(name, str):
+        if name == "openai80":
+            import open_clip
+
+            return tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+        known = {"rs10": RS10, "plain": ("{}",)}
+        if name not in known:
+            raise unknown_name("set of templates", name, [*known, "openai80"])
+        return known[name]
+    templates = tuple(name)
+    if not templates or any(template.count("{}") != 1 for template in templates):
+        raise InputError(
+            "Every template needs exactly one {} where the class name goes, and there must be one template."
+        )
+    return templates
+
+
+def encode_words(clip: ClipBackbone, words: Sequence[str], templates: str | Sequence[str] = "rs10") -> torch.Tensor:
+    """Embeddings of words in every template.
+
+    Args:
+        clip: the model.
+        words: n class names or synonyms.
+        templates: see :func:`template_set`.
+
+    Returns:
+        (n, templates, E), unit norm.
+    """
+    patterns = template_set(templates)
+    texts = [pattern.replace("{}", word) for word in words for pattern in patterns]
+    rows = [clip.encode_text(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)]
+    return torch.cat(rows).reshape(len(words), len(patterns), -1)
+
+
+def encode_classes(
+    clip: ClipBackbone,
+    prompts: Sequence[ClassPrompt],
+    templates: str | Sequence[str] = "rs10",
+) -> torch.Tensor:
+    """One embedding a class, its synonyms merged in the space of embeddings (SDCI, register D32).
+
+    For each template the mean over the class's words is taken and brought to unit norm; then the mean over the
+    templates likewise. Repeating a word therefore changes nothing, and many synonyms give a class no advantage.
+
+    Args:
+        clip: the model.
+        prompts: K classes.
+        templates: see :func:`template_set`.
+
+    Returns:
+        (K, E), unit norm.
+    """
+    words = [word for prompt in prompts for word in prompt.words]
+    by_word = encode_words(clip, words, templates)
+    classes = []
+    for rows in torch.split(by_word, [len(prompt.words) for prompt in prompts]):
+        by_template = F.normalize(rows.mean(dim=0), dim=-1)
+        classes.append(F.normalize(by_template.mean(dim=0), dim=-1))
+    return torch.stack(classes)

@@ -1,0 +1,134 @@
+"""One call from an image and words to a map: :func:`segment`, and the methods and profiles that it knows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rsovlib.backbones import load_clip, load_dino
+from rsovlib.errors import InputError, unknown_name
+from rsovlib.segmenters.base import GeoReference, Segmentation, Segmenter
+from rsovlib.segmenters.sdci import SDCI, SDCIConfig
+from rsovlib.segmenters.valuepath import ValuePath
+
+#: Profile -> the backbones that it means. Everything else is the same code.
+PROFILES: dict[str, dict[str, tuple[str, str | None]]] = {
+    "embedded": {"clip": ("rsov-tiny-clip", None), "dino": ("rsov-tiny-dino", None)},
+    "full": {
+        "clip": ("ViT-L-14-quickgelu", "openai"),
+        "dino": ("vit_base_patch14_reg4_dinov2", "lvd142m"),
+    },
+}
+METHODS = ("sdci", "sdci-paper", "valuepath")
+
+
+def make_segmenter(
+    method: str = "sdci",
+    *,
+    profile: str = "embedded",
+    device: str = "auto",
+    clip: str | None = None,
+    clip_weights: str | os.PathLike[str] | None = None,
+    dino: str | None = None,
+    dino_weights: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Segmenter:
+    """A segmenter by name, with its models loaded.
+
+    Args:
+        method: ``"sdci"`` (official reading), ``"sdci-paper"``, or ``"valuepath"`` (CLIP alone, the control).
+        profile: ``"embedded"`` (models that ship with the package) or ``"full"`` (the papers' weights).
+        device: where to compute.
+        clip: another CLIP than the profile's, as ``load_clip`` takes it.
+        clip_weights: its weights.
+        dino: another DINO than the profile's, as ``load_dino`` takes it.
+        dino_weights: its weights.
+        **options: the method's own parameters, for example ``beta=0.3``; see :class:`SDCIConfig`.
+
+    Raises:
+        InputError: unknown method, profile or option.
+        WeightsError: weights that aren't there.
+    """
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    if profile not in PROFILES:
+        raise unknown_name("profile", profile, PROFILES)
+    small = profile == "embedded" and clip is None and clip_weights is None
+    defaults = SDCIConfig.embedded() if small else SDCIConfig.official()
+    clip_name, clip_tag = (clip, None) if clip or clip_weights else PROFILES[profile]["clip"]
+    backbone = load_clip(clip_name, clip_weights or clip_tag, device=device)
+    if method == "valuepath":
+        shared = ("clip_size", "position_embedding", "logit_scale", "templates", "window", "overlap")
+        for name in options:
+            if name not in shared:
+                raise unknown_name("option of valuepath", name, shared)
+        return ValuePath(backbone, **{**{name: getattr(defaults, name) for name in shared}, **options})
+    config = _sdci_config(method, small, options)
+    dino_name, dino_tag = (dino, None) if dino else PROFILES[profile]["dino"]
+    return SDCI(backbone, load_dino(dino_name, dino_weights or dino_tag, device=device), config)
+
+
+def _sdci_config(method: str, small: bool, options: dict[str, Any]) -> SDCIConfig:
+    """The method's reading, at the embedded models' sizes when they are the ones in use."""
+    if small:
+        sizes = SDCIConfig.embedded()
+        kept = {name: getattr(sizes, name) for name in ("clip_size", "dino_scale", "window", "overlap", "tolerance")}
+        options = {**kept, **options}
+    return SDCIConfig.paper(**options) if method == "sdci-paper" else SDCIConfig.official(**options)
+
+
+def segment(
+    image: Any,
+    classes: str | Sequence[str],
+    *,
+    method: str = "sdci",
+    sar: Any = None,
+    profile: str = "embedded",
+    device: str = "auto",
+    **options: Any,
+) -> Segmentation:
+    """Segment an image into classes named in words.
+
+    Args:
+        image: a path to a raster or picture; numpy (H, W, 3) uint8; or torch (3, H, W), uint8 or in [0, 1].
+        classes: K classes, each ``"name, synonym, synonym"``; a list, or one string parted by semicolons.
+        method: see :func:`make_segmenter`.
+        sar: a radar image beside the optical one; no method of this version uses one.
+        profile: ``"embedded"`` or ``"full"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        **options: see :func:`make_segmenter`.
+
+    Returns:
+        Labels (H, W), probabilities (K, H, W), and the stages of the method. From a georeferenced raster the result
+        carries its coordinate system; pixels without data are False in ``valid``.
+
+    Raises:
+        InputError: bad image, classes, method, profile or option.
+        RasterError: the file can't be read.
+        WeightsError: weights that aren't there.
+
+    Example:
+        >>> import rsovlib
+        >>> scene = rsovlib.data.scenes.make_scene(128, seed=1)
+        >>> result = rsovlib.segment(scene.optical, ["water, river", "forest, trees", "buildings, rooftops"])
+        >>> result.labels.shape
+        (128, 128)
+    """
+    if sar is not None:
+        raise InputError(f"The method {method!r} can't use a radar image; call segment without sar=.")
+    segmenter = make_segmenter(method, profile=profile, device=device, **options)
+    if not isinstance(image, (str, os.PathLike)):
+        return segmenter(image, classes)
+    from rsovlib.data.raster import open_scene
+
+    with open_scene(Path(image)) as scene:
+        rgb, valid = scene.read_rgb(), scene.valid()
+        # GDAL shows a missing transform as the identity.
+        placed = scene.crs is not None or not scene.transform.is_identity
+        where = GeoReference(scene.transform, scene.crs) if placed else None
+    result = segmenter(rgb, classes)
+    result.valid = None if valid.all() else valid
+    result.georeference = where
+    return result

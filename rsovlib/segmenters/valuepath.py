@@ -1,0 +1,104 @@
+"""The simplest dense reading of CLIP: the last block's values, without any attention (MaskCLIP's idea).
+
+Zhou, Loy and Dai, "Extract Free Dense Labels from CLIP", ECCV 2022. In the notation of the compared methods: identity
+attention, no residual, no feed-forward. It is the control row below SDCI's ladder: whatever SDCI's steps give must be
+more than this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from rsovlib.backbones.clip import ClipBackbone
+from rsovlib.backbones.text import encode_classes
+from rsovlib.data.classes import ClassPrompt, parse_classes
+from rsovlib.segmenters.base import Segmentation
+from rsovlib.segmenters.images import RGB, as_rgb, enlarge, patch_sides, resize_pil_bicubic, to_unit
+from rsovlib.segmenters.windows import segment_windows
+
+
+@dataclass
+class ValuePath:
+    """CLIP's value path as a segmenter.
+
+    Args:
+        clip: image-text backbone.
+        clip_size: short side of CLIP's input in pixels; None keeps the image's scale.
+        position_embedding: dialect in which CLIP's position embedding is resized.
+        logit_scale: lambda before the softmax over classes.
+        templates: of the class texts.
+        window, overlap: of the sliding window for larger images; None for the whole image.
+    """
+
+    clip: ClipBackbone
+    clip_size: int | None = 512
+    position_embedding: str = "bilinear"
+    logit_scale: float = 50.0
+    templates: str | tuple[str, ...] = "rs10"
+    window: int | None = None
+    overlap: int = 64
+
+    def __call__(self, image: Any, classes: str | Sequence[str]) -> Segmentation:
+        """Segment one image; stages: ``clip_scores`` (N, K), softmax over the classes of every patch.
+
+        Raises:
+            InputError: bad image or classes.
+        """
+        rgb = as_rgb(image)
+        prompts = parse_classes(classes)
+        with torch.inference_mode():
+            text = encode_classes(self.clip, prompts, self.templates)
+            if self.window is not None and max(rgb.shape[:2]) > self.window:
+                result = segment_windows(
+                    rgb, self.window, self.overlap, len(prompts), lambda tile: self._one(tile, prompts, text)
+                )
+            else:
+                result = self._one(rgb, prompts, text)
+        result.settings = self.settings()
+        return result
+
+    def memory_needed(self, height: int, width: int, classes: int) -> int:
+        """Foreseen peak in bytes above the model."""
+        full = height * width
+        if self.window is not None:
+            height, width = min(height, self.window), min(width, self.window)
+        sides = patch_sides(height, width, self.clip.patch_size, self.clip_size)
+        tokens = sides[0] * sides[1] // self.clip.patch_size**2 + 1
+        return 4 * (12 * tokens * self.clip.width + 2 * self.clip.heads * tokens**2 + 3 * classes * full)
+
+    def settings(self) -> dict[str, Any]:
+        """Method, weights and parameters as plain values."""
+        return {
+            "method": "valuepath",
+            "clip": f"{self.clip.name} / {self.clip.weights}",
+            "clip_sha256": self.clip.sha256,
+            "clip_size": self.clip_size,
+            "position_embedding": self.position_embedding,
+            "logit_scale": self.logit_scale,
+            "templates": self.templates,
+            "window": self.window,
+            "overlap": self.overlap,
+        }
+
+    def _one(self, image: RGB, prompts: Sequence[ClassPrompt], text: torch.Tensor) -> Segmentation:
+        height, width = image.shape[:2]
+        patch = self.clip.patch_size
+        sides = patch_sides(height, width, patch, self.clip_size)
+        pixels = self.clip.normalise(to_unit(resize_pil_bicubic(image, sides), self.clip.device))
+        tokens = self.clip.embed(pixels, self.position_embedding)
+        for step in self.clip.walk(tokens, stop=len(self.clip.blocks) - 1):
+            tokens = step.output
+        features = F.normalize(self.clip.attend_last(tokens)[0, 1:], dim=-1)
+        scores = (self.logit_scale * features @ text.T).softmax(dim=-1)  # (N, K)
+        maps = scores.T.unflatten(1, (sides[0] // patch, sides[1] // patch))
+        return Segmentation.from_probabilities(
+            enlarge(maps, (height, width)).cpu().numpy(),
+            [prompt.name for prompt in prompts],
+            stages={"clip_scores": scores.cpu().numpy()},
+            image=image,
+        )
