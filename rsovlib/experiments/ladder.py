@@ -1,0 +1,125 @@
+"""SDCI's ladder: what each of its steps adds, from the value path to the whole method.
+
+The rungs are those of the paper's Table 2 with CLIP's value path below them as a control. All rungs share one run of
+the two networks, and every rung decides by the official reading's class maps: each class stretched to its own range,
+then the largest. (Without that stretch the rows below CSCP would be compared by another rule than the last one.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from rsovlib.data.classes import parse_classes
+from rsovlib.metrics import SegmentationMetrics
+from rsovlib.plots import Picture
+from rsovlib.segmenters import SDCI, Segmentation, ValuePath
+from rsovlib.segmenters.images import RGB, as_rgb
+from rsovlib.segmenters.windows import segment_windows
+
+#: Rung -> the switches of SDCIConfig that make it. The value path is a segmenter of its own.
+RUNGS: dict[str, dict[str, Any]] = {
+    "baseline": {"caf": False, "bcdr": False, "cscp": False},
+    "+ CAF": {"bcdr": False, "cscp": False},
+    "+ BCDR": {"cscp": False},
+    "+ CSCP": {},
+}
+VALUE_PATH = "value path"
+#: Value of label pixels that no class stands for.
+IGNORED = 255
+
+
+def ladder_labels(sdci: SDCI, image: Any, classes: str | Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
+    """The class map of every rung.
+
+    Args:
+        sdci: the whole method; its configuration is the last rung's.
+        image: numpy (H, W, 3) uint8, or torch (3, H, W).
+        classes: K classes.
+
+    Returns:
+        Rung name to (H, W) labels, the value path first.
+    """
+    rgb = as_rgb(image)
+    prompts = parse_classes(classes)
+    config = sdci.config
+    value_path = ValuePath(
+        sdci.clip, config.clip_size, config.position_embedding, config.logit_scale, config.templates, None
+    )
+    rungs = {name: replace(sdci, config=replace(config, **changes)) for name, changes in RUNGS.items()}
+
+    with torch.inference_mode():
+        text = sdci.encode_text(prompts)
+
+        def all_rungs(tile: RGB) -> Segmentation:
+            features = sdci.encode_image(tile)
+            maps = {VALUE_PATH: value_path(tile, [str(prompt) for prompt in prompts]).probabilities}
+            for name, rung in rungs.items():
+                stages = rung.refine(features, *rung.score(features, text, len(prompts)))
+                maps[name] = rung.solve(tile, stages["clip_map"], stages["dino_map"])[0].float().cpu().numpy()
+            return Segmentation.from_probabilities(
+                maps["+ CSCP"], [prompt.name for prompt in prompts], stages=maps, image=tile
+            )
+
+        side = config.window or max(rgb.shape[:2])
+        result = segment_windows(rgb, side, config.overlap if config.window else 0, len(prompts), all_rungs)
+    return {name: result.stages[name].argmax(axis=0) for name in (VALUE_PATH, *RUNGS)}
+
+
+def ladder_table(
+    sdci: SDCI,
+    scenes: Iterable[tuple[Any, npt.NDArray[np.integer[Any]]]],
+    classes: str | Sequence[str],
+    *,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Scores of every rung over labelled scenes.
+
+    Args:
+        sdci: the whole method.
+        scenes: pairs of an image and its labels (H, W), indices into ``classes``, 255 where no class stands.
+        classes: K classes.
+        progress: show a bar.
+
+    Returns:
+        A row a rung: ``mIoU`` (percent, over all pixels of all scenes; classes without ground truth are left out),
+        ``pixel accuracy`` (percent), ``gain`` (points of mIoU above the row before).
+    """
+    names = [prompt.name for prompt in parse_classes(classes)]
+    meters = {name: SegmentationMetrics(names, ignore_index=IGNORED) for name in (VALUE_PATH, *RUNGS)}
+    for image, labels in tqdm(list(scenes), desc="ladder", unit="scene", disable=not progress):
+        for name, predicted in ladder_labels(sdci, image, classes).items():
+            meters[name].update(predicted, np.asarray(labels))
+    scores = {name: meter.compute() for name, meter in meters.items()}
+    table = pd.DataFrame(
+        {
+            "mIoU": {name: 100 * score["miou"] for name, score in scores.items()},
+            "pixel accuracy": {name: 100 * score["pixel_accuracy"] for name, score in scores.items()},
+        }
+    )
+    table.insert(1, "gain", table["mIoU"].diff())
+    table.index.name = "rung"
+    return table
+
+
+def plot_ladder(table: pd.DataFrame, title: str = "") -> Picture:
+    """A bar a rung of :func:`ladder_table`, in percent of mIoU, each with its number."""
+    figure = Picture(figsize=(7.5, 0.42 * len(table) + 1.1), layout="constrained")
+    axes = figure.subplots()
+    positions = np.arange(len(table))[::-1]  # the first rung on top
+    bars = axes.barh(positions, table["mIoU"], color="#0072B2")
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.set_yticks(positions, list(table.index))
+    axes.set_xlim(0, max(100.0, float(table["mIoU"].max())))
+    axes.set_xlabel("mIoU (percent)")
+    axes.spines[["top", "right"]].set_visible(False)
+    if title:
+        axes.set_title(title, loc="left", fontsize=10)
+    return figure
