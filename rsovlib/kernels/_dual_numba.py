@@ -1,0 +1,277 @@
+"""The fused CPU sweep of the dual solver: one pass over memory an iteration, exact and simultaneous.
+
+Layout (H, K, W): the rows of one class are contiguous in x, so the vector lanes run over pixels whatever K is.
+State: `yx`, `yy` the dual of the edges to the right and below (last column, last row: 0), `dx`, `dy` their last
+change, `base` = softmax(b / a), `reach` = a / (8 A), the pixel's share of the diagonal step.
+
+A sweep goes down the rows.  Row i needs the extrapolated duals z of its own edges and of the vertical edges above
+it; from them follow Q_i and the new duals of row i and of the edges between i-1 and i.  Q_{i+1} reads only edges
+that are still old, so the update is a true Jacobi step, in place, and Q never goes to memory.
+
+Rows are cut into chunks.  Before a sweep each chunk computes, from old values, what it needs of the row above it:
+so a cell's arithmetic does not depend on where the cuts are, and any number of threads gives the same bits.
+
+Loops are kept short on purpose: a loop over many arrays needs so many alias checks that the compiler gives up
+vectorising it.
+"""
+
+from __future__ import annotations
+
+# Types stay implicit below: numba infers them, and annotations inside compiled code would only say "array".
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+import numba as nb
+import numpy as np
+
+# No "nnan"/"ninf": a NaN must stay visible to the gap check.  Contraction and reassociation are enough to vectorise.
+_FAST = {"contract", "nsz", "arcp", "reassoc"}
+
+
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _extrapolate(z, y, d, theta, bound):
+    for x in range(z.size):
+        v = y[x] + theta * d[x]
+        b = bound[x]
+        v = v if v < b else b
+        z[x] = v if v > -b else -b
+
+
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _shift(u, zx, below, above, inverse):
+    """u = -(D^T z) / a for one class of one row: edges that start at the pixel minus edges that end at it."""
+    u[0] = (zx[0] + below[0] - above[0]) * inverse
+    for x in range(1, u.size):
+        u[x] = (zx[x] - zx[x - 1] + below[x] - above[x]) * inverse
+
+
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _weigh_short(q, base, total, c):
+    """q <- base exp(q) for |q| <= 1, by the Taylor polynomial of exp(q/4) to the fourth power (float32 accuracy)."""
+    quarter, c6, c5, c4, c3, c2, one = c[0], c[1], c[2], c[3], c[4], c[5], c[6]
+    for x in range(q.size):
+        u = q[x] * quarter
+        p = (((((c6 * u + c5) * u + c4) * u + c3) * u + c2) * u + one) * u + one
+        p = p * p
+        p = p * p * base[x]
+        q[x] = p
+        total[x] += p
+
+
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _weigh_long(q, base, total, top):
+    """q <- base exp(q - top): any size of q, at the cost of the library's exponential."""
+    for x in range(q.size):
+        p = np.exp(q[x] - top[x]) * base[x]
+        q[x] = p
+        total[x] += p
+
+
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _scale(q, factor):
+    for x in range(q.size):
+        q[x] *= factor[x]
+
+
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _softmax_row(q, total, top, base, zx, below, above, inverse, short, c):
+    """q (K, W) <- softmax over k of log base - (D^T z) / a; leaves sums in `total` and maxima in `top`."""
+    classes = q.shape[0]
+    total[:] = 0
+    for k in range(classes):
+        _shift(q[k], zx[k], below[k], above[k], inverse)
+    if short:
+        for k in range(classes):
+            _weigh_short(q[k], base[k], total, c)
+    else:
+        top[:] = q[0]
+        for k in range(1, classes):
+            for x in range(top.size):
+                top[x] = max(top[x], q[k, x])
+        for k in range(classes):
+            _weigh_long(q[k], base[k], total, top)
+
+
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _normalise(q, total, one, inverse_total):
+    for x in range(total.size):
+        inverse_total[x] = one / total[x]
+    for k in range(q.shape[0]):
+        _scale(q[k], inverse_total)
+
+
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _increase(step, q0, q1, r0, r1):
+    for x in range(step.size):
+        step[x] = (q1[x] - q0[x]) * min(r0[x], r1[x])
+
+
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _add_clip(step, z, bound):
+    for x in range(step.size):
+        v = z[x] + step[x]
+        b = bound[x]
+        v = v if v < b else b
+        step[x] = v if v > -b else -b
+
+
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _commit(new, y, d):
+    for x in range(new.size):
+        old = y[x]
+        fresh = new[x]
+        d[x] = fresh - old
+        y[x] = fresh
+
+
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _ascend(y, d, z, q0, q1, r0, r1, bound, step):
+    _increase(step, q0, q1, r0, r1)
+    _add_clip(step, z, bound)
+    _commit(step, y, d)
+
+
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _row_above(c, chunks, base, yx, yy, dx, dy, bx, by, theta, inverse, short, coef, seam_q, seam_z):
+    """Q and z of the row just above chunk c, from the values before the sweep."""
+    height, classes, width = base.shape
+    i = (c * height) // chunks - 1
+    zx = np.empty((classes, width), base.dtype)
+    above = np.zeros((classes, width), base.dtype)
+    total = np.empty(width, base.dtype)
+    top = np.empty(width, base.dtype)
+    for k in range(classes):
+        _extrapolate(zx[k], yx[i, k], dx[i, k], theta, bx[i])
+        _extrapolate(seam_z[c, k], yy[i, k], dy[i, k], theta, by[i])
+        if i > 0:
+            _extrapolate(above[k], yy[i - 1, k], dy[i - 1, k], theta, by[i - 1])
+    _softmax_row(seam_q[c], total, top, base[i], zx, seam_z[c], above, inverse, short, coef)
+    _normalise(seam_q[c], total, coef[6], top)
+
+
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _sweep_chunk(c, chunks, base, reach, yx, yy, dx, dy, bx, by, theta, inverse, short, coef, seam_q, seam_z):
+    """One iteration on the rows of chunk c."""
+    height, classes, width = base.shape
+    first = (c * height) // chunks
+    last = ((c + 1) * height) // chunks - 1
+    zx = np.empty((classes, width), base.dtype)
+    above = np.zeros((classes, width), base.dtype)
+    below = np.zeros((classes, width), base.dtype)
+    q_above = np.empty((classes, width), base.dtype)
+    q = np.empty((classes, width), base.dtype)
+    total = np.empty(width, base.dtype)
+    top = np.empty(width, base.dtype)
+    step = np.empty(width, base.dtype)
+    if c > 0:
+        above[:] = seam_z[c]
+        q_above[:] = seam_q[c]
+    for i in range(first, last + 1):
+        if i == last and c < chunks - 1:
+            below[:] = seam_z[c + 1]  # the chunk below may have moved these edges already
+        else:
+            for k in range(classes):
+                _extrapolate(below[k], yy[i, k], dy[i, k], theta, by[i])
+        for k in range(classes):
+            _extrapolate(zx[k], yx[i, k], dx[i, k], theta, bx[i])
+        _softmax_row(q, total, top, base[i], zx, below, above, inverse, short, coef)
+        _normalise(q, total, coef[6], top)
+        for k in range(classes):
+            r = reach[i, k]
+            n = width - 1
+            _ascend(yx[i, k, :n], dx[i, k, :n], zx[k, :n], q[k, :n], q[k, 1:], r[:n], r[1:], bx[i, :n], step[:n])
+        if i > 0:
+            j = i - 1
+            for k in range(classes):
+                _ascend(yy[j, k], dy[j, k], above[k], q_above[k], q[k], reach[j, k], reach[i, k], by[j], step)
+        above, below = below, above
+        q_above, q = q, q_above
+
+
+@nb.njit(cache=True, nogil=True)
+def iterate_serial(
+    thetas, chunks, base, reach, yx, yy, dx, dy, bx, by, inverse, short, coef, seam_q, seam_z
+):  # pragma: no cover
+    """len(thetas) iterations on one thread."""
+    for theta in thetas:
+        for c in range(1, chunks):
+            _row_above(c, chunks, base, yx, yy, dx, dy, bx, by, theta, inverse, short, coef, seam_q, seam_z)
+        for c in range(chunks):
+            _sweep_chunk(c, chunks, base, reach, yx, yy, dx, dy, bx, by, theta, inverse, short, coef, seam_q, seam_z)
+
+
+@nb.njit(cache=True, nogil=True, parallel=True)
+def iterate_parallel(
+    thetas, chunks, base, reach, yx, yy, dx, dy, bx, by, inverse, short, coef, seam_q, seam_z
+):  # pragma: no cover
+    """len(thetas) iterations, one chunk a thread; the end of each parallel loop is the barrier."""
+    for t in range(thetas.size):
+        theta = thetas[t]
+        for c in nb.prange(1, chunks):
+            _row_above(c, chunks, base, yx, yy, dx, dy, bx, by, theta, inverse, short, coef, seam_q, seam_z)
+        for c in nb.prange(chunks):
+            _sweep_chunk(c, chunks, base, reach, yx, yy, dx, dy, bx, by, theta, inverse, short, coef, seam_q, seam_z)
+
+
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _gap_terms(q0, q1, y, bound, zero):
+    """Sum over edges of beta w |Dq| - y Dq: every term is >= 0 when y lies in its box."""
+    gap = zero
+    for x in range(q0.size):
+        g = q1[x] - q0[x]
+        gap += bound[x] * abs(g) - y[x] * g
+    return gap
+
+
+@nb.njit(cache=True, nogil=True)
+def _evaluate_chunk(c, chunks, base, yx, yy, bx, by, inverse, short, coef, gaps, logs, out, keep):
+    """Q(y), the duality gap and the log-normalisers of the rows of chunk c; Q goes to `out` (K, H, W) if kept."""
+    height, classes, width = base.shape
+    first = (c * height) // chunks
+    last = ((c + 1) * height) // chunks - 1
+    nothing = np.zeros((classes, width), base.dtype)
+    q_above = np.empty((classes, width), base.dtype)
+    q = np.empty((classes, width), base.dtype)
+    total = np.empty(width, base.dtype)
+    top = np.zeros(width, base.dtype)
+    zero = coef[7]
+    for i in range(max(first - 1, 0), last + 1):
+        above = yy[i - 1] if i > 0 else nothing
+        _softmax_row(q, total, top, base[i], yx[i], yy[i], above, inverse, short, coef)
+        if i >= first:
+            log = 0.0
+            for x in range(width):
+                log += np.log(np.float64(total[x]))
+                if not short:
+                    log += top[x]
+            logs[i] = log
+        _normalise(q, total, coef[6], top)
+        if i >= first:
+            gap = 0.0
+            n = width - 1
+            for k in range(classes):
+                gap += _gap_terms(q[k, :n], q[k, 1:], yx[i, k, :n], bx[i, :n], zero)
+                if i > 0:
+                    gap += _gap_terms(q_above[k], q[k], yy[i - 1, k], by[i - 1], zero)
+            gaps[i] = gap
+            if keep:
+                for k in range(classes):
+                    out[k, i] = q[k]
+        q_above, q = q, q_above
+
+
+@nb.njit(cache=True, nogil=True)
+def evaluate_serial(chunks, base, yx, yy, bx, by, inverse, short, coef, gaps, logs, out, keep):  # pragma: no cover
+    """Fill `gaps` and `logs` (one float64 a row) on one thread."""
+    for c in range(chunks):
+        _evaluate_chunk(c, chunks, base, yx, yy, bx, by, inverse, short, coef, gaps, logs, out, keep)
+
+
+@nb.njit(cache=True, nogil=True, parallel=True)
+def evaluate_parallel(chunks, base, yx, yy, bx, by, inverse, short, coef, gaps, logs, out, keep):  # pragma: no cover
+    """Fill `gaps` and `logs` (one float64 a row), one chunk a thread."""
+    for c in nb.prange(chunks):
+        _evaluate_chunk(c, chunks, base, yx, yy, bx, by, inverse, short, coef, gaps, logs, out, keep)
+
+
+def coefficients(dtype):
+    """Constants in the state's own float type: a float64 literal in the loops would widen every operation."""
+    return np.array([1 / 4, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1, 0], dtype=dtype)

@@ -1,0 +1,232 @@
+"""Back ends of the dual solver: each holds the state of one image and knows four verbs.
+
+``iterate`` runs accelerated steps, ``evaluate`` gives the duality gap and the dual energy, ``shorten_step`` halves
+the step, and ``result`` hands out Q(y) and y.  The loop that drives them is in :mod:`rsovlib.kernels._ascent`.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Protocol
+
+import numpy as np
+
+from rsovlib.kernels._problem import DualField, Problem, adjoint_rows
+
+_LEAST_CURVATURE = 1e-4
+# Numba's simplest threading layer must not be entered from two threads at once.
+_PARALLEL_REGION = threading.Lock()
+
+
+class Engine(Protocol):
+    """What the driver needs of a back end."""
+
+    def iterate(self, thetas: np.ndarray[Any, Any]) -> None:
+        """Run one accelerated step for each momentum in ``thetas``."""
+
+    def evaluate(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """The duality gap at y and d(y), (B,) each, in float64."""
+
+    def shorten_step(self) -> None:
+        """Halve the step."""
+
+    def result(self) -> tuple[Any, DualField]:
+        """Q(y), (K, H, W), and y."""
+
+
+def curvature(base: np.ndarray[Any, Any], shift: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A with diag(q) - q q^T <= diag(A) at every y of the box, along the class axis 0.
+
+    Within the box the logits of a pixel move by at most ``shift``, so q_k stays in [low, high].  Two bounds hold, each
+    for a whole pixel: 2 q (1 - q), as the matrix is a graph Laplacian, and q itself.  The one whose largest entry is
+    smaller is taken; mixing them entry by entry would not be a bound.
+
+    Args:
+        base: softmax(b / a), (K, ...).
+        shift: rho, (...).
+
+    Returns:
+        (K, ...), not below 1e-4.
+    """
+    # exp overflows at large beta; the quotients below have the right limits 0 and 1 all the same.
+    spread = np.exp(np.minimum(2 * shift, 80)).astype(base.dtype)
+    rest = 1 - base
+    high = base / (base + rest / spread)
+    low = base / (base + rest * spread)
+    laplacian = np.maximum(2 * low * (1 - low), 2 * high * (1 - high))
+    laplacian[(low <= 0.5) & (high >= 0.5)] = 0.5
+    use_laplacian = laplacian.max(axis=0) <= high.max(axis=0)
+    return np.maximum(np.where(use_laplacian, laplacian, high), base.dtype.type(_LEAST_CURVATURE))
+
+
+def logit_shift(problem: Problem) -> np.ndarray[Any, Any]:
+    """rho, (H, W): by how much y can move a pixel's logits, sum of beta w over its edges / a."""
+    _, height, width = problem.shape
+    total = np.zeros((height, width), dtype=np.float64)
+    total[:, 1:] += problem.bound_x
+    total[:, :-1] += problem.bound_x
+    total[1:] += problem.bound_y
+    total[:-1] += problem.bound_y
+    return total / problem.a
+
+
+class NumbaEngine:
+    """The fused sweep; state in (H, K, W)."""
+
+    def __init__(self, problem: Problem, kind: Any, step: str, threads: int, start: DualField | None) -> None:
+        self.problem = problem
+        self.threads = threads
+        classes, height, width = problem.shape
+        self.kind = np.dtype(kind).type
+        shift = logit_shift(problem)
+        self.base = np.empty((height, classes, width), kind)
+        self.reach = np.empty((height, classes, width), kind)
+        self.log_base = 0.0  # sum_p logsumexp(b / a)
+        scale = self.kind(1 / problem.a)
+        for top, bottom in problem.bands():
+            logits = problem.linear(top, bottom, self.kind)
+            logits *= scale
+            peak = logits.max(axis=0)
+            logits -= peak
+            np.exp(logits, out=logits)
+            total = logits.sum(axis=0)
+            self.log_base += float((np.log(total, dtype=np.float64) + peak).sum())
+            logits /= total
+            self.base[top:bottom] = logits.transpose(1, 0, 2)
+            if step == "diagonal":
+                bound = curvature(logits, shift[top:bottom])
+                self.reach[top:bottom] = (self.kind(problem.a / 8) / bound).transpose(1, 0, 2)
+            else:
+                self.reach[top:bottom] = problem.a / 4
+        self.bound_x = np.zeros((height, width), kind)
+        self.bound_x[:, :-1] = problem.bound_x
+        self.bound_y = np.zeros((height, width), kind)
+        self.bound_y[:-1] = problem.bound_y
+        self.yx, self.yy, self.dx, self.dy = (np.zeros((height, classes, width), kind) for _ in range(4))
+        if start is not None:
+            self.yx[:, :, :-1] = np.clip(start.x.transpose(1, 0, 2), *_box(problem.bound_x[:, None]))
+            self.yy[:-1] = np.clip(start.y.transpose(1, 0, 2), *_box(problem.bound_y[:, None]))
+        from rsovlib.kernels import _dual_numba
+
+        self.kernels = _dual_numba
+        self.coefficients = _dual_numba.coefficients(kind)
+        # The polynomial is accurate for |u| <= 1, and only float32 is as coarse as the polynomial.
+        self.short = bool(np.dtype(kind) == np.float32 and float(shift.max()) <= 1.0)
+        self.chunks = max(1, min(threads, height))
+        self.seam_q, self.seam_z = (np.zeros((self.chunks, classes, width), kind) for _ in range(2))
+        self.gaps, self.logs = np.zeros(height), np.zeros(height)
+        self.inverse = self.kind(1 / problem.a)
+
+    def iterate(self, thetas: np.ndarray[Any, Any]) -> None:
+        """See :class:`Engine`."""
+        state = (self.base, self.reach, self.yx, self.yy, self.dx, self.dy, self.bound_x, self.bound_y)
+        rest = (self.inverse, self.short, self.coefficients, self.seam_q, self.seam_z)
+        self._run("iterate", thetas.astype(self.kind), self.chunks, *state, *rest)
+
+    def evaluate(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """See :class:`Engine`."""
+        return self._evaluate(np.empty((1, 1, 1), self.kind), False)
+
+    def _evaluate(self, out: np.ndarray[Any, Any], keep: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        state = (self.base, self.yx, self.yy, self.bound_x, self.bound_y, self.inverse, self.short, self.coefficients)
+        self._run("evaluate", self.chunks, *state, self.gaps, self.logs, out, keep)
+        # numpy adds in a fixed order, so the sums don't depend on the number of threads.
+        dual = -self.problem.a * (float(self.logs.sum()) + self.log_base)
+        return np.array([self.gaps.sum()]), np.array([dual])
+
+    def _run(self, name: str, *arguments: Any) -> None:
+        if self.chunks == 1:
+            getattr(self.kernels, name + "_serial")(*arguments)
+            return
+        import numba
+
+        with _PARALLEL_REGION:
+            before = numba.get_num_threads()
+            numba.set_num_threads(min(self.chunks, numba.config.NUMBA_NUM_THREADS))
+            try:
+                getattr(self.kernels, name + "_parallel")(*arguments)
+            finally:
+                numba.set_num_threads(before)
+
+    def shorten_step(self) -> None:
+        """See :class:`Engine`."""
+        self.reach *= self.kind(0.5)
+
+    def result(self) -> tuple[np.ndarray[Any, Any], DualField]:
+        """See :class:`Engine`."""
+        q = np.empty(self.problem.shape, self.kind)
+        self._evaluate(q, True)
+        return q, self.field()
+
+    def field(self) -> DualField:
+        """y, channel first."""
+        x = np.ascontiguousarray(self.yx[:, :, :-1].transpose(1, 0, 2))
+        return DualField(x, np.ascontiguousarray(self.yy[:-1].transpose(1, 0, 2)))
+
+
+def _box(bound: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    return -bound, bound
+
+
+class NumpyEngine:
+    """The reference: every formula written out on whole arrays, in float64.  Slow, and meant to be read."""
+
+    def __init__(self, problem: Problem, step: str, start: DualField | None) -> None:
+        self.problem = problem
+        classes, height, width = problem.shape
+        self.b = problem.linear(0, height)
+        self.bound = DualField(problem.bound_x.astype(np.float64), problem.bound_y.astype(np.float64))
+        if step == "diagonal":
+            reach = problem.a / (8 * curvature(_softmax(self.b / problem.a), logit_shift(problem)))
+            self.step_x = np.minimum(reach[:, :, 1:], reach[:, :, :-1])
+            self.step_y = np.minimum(reach[:, 1:], reach[:, :-1])
+        else:
+            self.step_x = np.full((classes, height, width - 1), problem.a / 4)
+            self.step_y = np.full((classes, height - 1, width), problem.a / 4)
+        self.x = np.zeros((classes, height, width - 1))
+        self.y = np.zeros((classes, height - 1, width))
+        if start is not None:
+            self.x, self.y = self._project(start.x.astype(np.float64), start.y.astype(np.float64))
+        self.change_x, self.change_y = np.zeros_like(self.x), np.zeros_like(self.y)
+
+    def _project(self, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> DualField:
+        return DualField(np.clip(x, *_box(self.bound.x)), np.clip(y, *_box(self.bound.y)))
+
+    def _primal(self, field: DualField) -> np.ndarray[Any, Any]:
+        return _softmax((self.b - adjoint_rows(field, 0, self.problem.shape[1])) / self.problem.a)
+
+    def iterate(self, thetas: np.ndarray[Any, Any]) -> None:
+        """See :class:`Engine`."""
+        for theta in thetas:
+            z = self._project(self.x + theta * self.change_x, self.y + theta * self.change_y)
+            q = self._primal(z)
+            new = self._project(
+                z.x + self.step_x * np.diff(q, axis=2),
+                z.y + self.step_y * np.diff(q, axis=1),
+            )
+            self.change_x, self.change_y = new.x - self.x, new.y - self.y
+            self.x, self.y = new
+
+    def evaluate(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """See :class:`Engine`."""
+        q = self._primal(DualField(self.x, self.y))
+        gx, gy = np.diff(q, axis=2), np.diff(q, axis=1)
+        gap = (self.bound.x * np.abs(gx) - self.x * gx).sum() + (self.bound.y * np.abs(gy) - self.y * gy).sum()
+        logits = (self.b - adjoint_rows(DualField(self.x, self.y), 0, self.problem.shape[1])) / self.problem.a
+        peak = logits.max(axis=0)
+        dual = -self.problem.a * (np.log(np.exp(logits - peak).sum(axis=0)) + peak).sum()
+        return np.array([gap]), np.array([dual])
+
+    def shorten_step(self) -> None:
+        """See :class:`Engine`."""
+        self.step_x, self.step_y = self.step_x / 2, self.step_y / 2
+
+    def result(self) -> tuple[np.ndarray[Any, Any], DualField]:
+        """See :class:`Engine`."""
+        field = DualField(self.x, self.y)
+        return self._primal(field), field
+
+
+def _softmax(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    weights = np.exp(logits - logits.max(axis=0))
+    return weights / weights.sum(axis=0)  # type: ignore[no-any-return]

@@ -1,0 +1,259 @@
+"""Score diffusion on a nearest-neighbour graph (BCDR): the graph, the diffusion, and the diffusion's limit.
+
+The graph is directed: row i lists the K nodes most similar to node i, its own excepted, weighted by
+exp(cosine / tau) and normalised.  Scores S then move along it,
+
+    S_{t+1} = alpha P S_t + (1 - alpha) S_0,            S_infinity = (1 - alpha) (I - alpha P)^{-1} S_0.
+
+P is stored as a sparse matrix with K entries a row.  An N x N matrix is never formed: similarities are taken
+in blocks of rows.  Source: Bidirectional Cross-Perception for Open-Vocabulary Semantic Segmentation in Remote
+Sensing Imagery, equations 11 to 15; the random walk with restart behind them is Zhou et al., "Learning with
+Local and Global Consistency", NeurIPS 2003.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rsovlib.errors import InputError
+from rsovlib.kernels._arrays import is_torch, require, to_numpy
+
+if TYPE_CHECKING:
+    import torch
+
+    from rsovlib.kernels._arrays import ArrayT
+
+# Rows of similarities held at once: 2**24 float32 values are 64 MiB.
+_BLOCK_VALUES = 2**24
+
+
+def knn_transition(features: Any, k: int = 30, temperature: float = 0.07, *, row_eps: float = 0.0) -> Any:
+    """Row-stochastic transition matrix of the exact k-nearest-neighbour graph under the cosine.
+
+    P_ij = exp(c_ij / tau) / (row_eps + sum_l exp(c_il / tau)) for the K nodes j != i of largest cosine c_ij.
+    Equal cosines are taken in the order of their column, so the same features give the same graph each time.
+    A zero vector has cosine 0 with every node.
+
+    Args:
+        features: (N, D) real, finite; a torch tensor on any device or a NumPy array.  Lengths don't matter.
+        k: neighbours a node, K >= 1; no more than N - 1 are used.
+        temperature: tau > 0, in units of the cosine.
+        row_eps: added to each row's sum before the division.  0 gives rows that sum to 1; the official SDCI
+            code adds 1e-6, which changes nothing beyond float32 rounding at its temperature.
+
+    Returns:
+        (N, N) with min(K, N - 1) entries a row, columns ascending: ``torch.sparse_csr`` (int64 indices) for
+        torch, ``scipy.sparse.csr_array`` for NumPy; of the features' float type (float32 for lesser ones).
+
+    Raises:
+        InputError: the shape isn't (N, D), N < 2, a value isn't finite, k < 1 or temperature <= 0.
+
+    Time is O(N^2 D), memory O(N K) plus blocks of at most 64 MiB of similarities.
+    """
+    import torch
+
+    given_torch = is_torch(features)
+    x: torch.Tensor = features if given_torch else torch.from_numpy(np.ascontiguousarray(features))
+    require(x.ndim == 2, f"features must have the shape (N, D), got {tuple(x.shape)}.")
+    require(x.shape[0] >= 2, f"A neighbour graph needs at least 2 nodes, got features of shape {tuple(x.shape)}.")
+    require(k >= 1, f"k must be at least 1, got {k}.")
+    require(temperature > 0, f"temperature must be positive, got {temperature}.")
+    require(row_eps >= 0, f"row_eps must not be negative, got {row_eps}.")
+    require(not x.is_complex(), "features must be real numbers, got complex ones.")
+    if x.dtype not in (torch.float32, torch.float64):
+        x = x.float()  # half precision would reorder near-equal neighbours
+    if not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x).all(dim=1)).sum())
+        raise InputError(f"features must be finite, but {bad} of {x.shape[0]} rows hold NaN or infinity.")
+
+    x = torch.nn.functional.normalize(x.detach(), dim=1)
+    n = x.shape[0]
+    k = min(k, n - 1)
+    columns = torch.empty((n, k), dtype=torch.int64, device=x.device)
+    cosines = torch.empty((n, k), dtype=x.dtype, device=x.device)
+    rows = max(1, min(n, _BLOCK_VALUES // n))
+    for start in range(0, n, rows):
+        stop = min(start + rows, n)
+        block = x[start:stop] @ x.T
+        block.diagonal(offset=start).fill_(-torch.inf)
+        columns[start:stop], cosines[start:stop] = _largest(block, k)
+
+    top = cosines.amax(dim=1, keepdim=True)
+    weights = torch.exp((cosines - top) / temperature)
+    total = weights.sum(dim=1, keepdim=True)
+    if row_eps:
+        # The weights were divided by exp(top / tau) to keep them finite; so must row_eps be.
+        total = total + row_eps * torch.exp(-top / temperature)
+    values = (weights / total).reshape(-1)
+    offsets = torch.arange(0, n * k + 1, k, dtype=torch.int64, device=x.device)
+    if given_torch:
+        return torch.sparse_csr_tensor(offsets, columns.reshape(-1), values, size=(n, n), check_invariants=False)
+    from scipy.sparse import csr_array
+
+    return csr_array((values.numpy(), columns.reshape(-1).numpy(), offsets.numpy()), shape=(n, n))
+
+
+def _largest(block: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Columns (ascending) and values of each row's k largest entries; equal ones by ascending column."""
+    least = block.topk(k, dim=1).values[:, -1:]
+    above = block > least
+    tied = block == least
+    # torch.topk doesn't say which of several equal entries it takes, so ties are settled here.
+    spare = k - above.sum(dim=1, keepdim=True)
+    chosen = above | (tied & (tied.cumsum(dim=1) <= spare))
+    columns = chosen.nonzero()[:, 1].view(-1, k)
+    return columns, block.gather(1, columns)
+
+
+def diffuse(
+    transition: Any, scores: ArrayT, alpha: float = 0.9, steps: int = 40, *, tolerance: float | None = None
+) -> ArrayT:
+    """Run S <- alpha P S + (1 - alpha) S_0 for a number of steps, starting from S = S_0.
+
+    Args:
+        transition: P, (N, N) sparse CSR from :func:`knn_transition` (torch or SciPy), or a dense matrix.
+        scores: S_0, (N, K), any finite values; a torch tensor (gradients flow through) or a NumPy array.
+        alpha: share of the neighbours' scores, 0 <= alpha < 1.
+        steps: T >= 0.  After T steps a share alpha^T of the transient is left (1.5 % at 0.9 and 40).
+        tolerance: stop early once no score moved by more than this in one step.  For a row-stochastic P the
+            distance to the limit is then at most ``tolerance * alpha / (1 - alpha)``.
+
+    Returns:
+        (N, K), of the kind and float type of ``scores``.
+
+    Raises:
+        InputError: shapes don't match, alpha lies outside [0, 1), or steps < 0.
+
+    Time is O(T N k K) for k neighbours and K columns.
+    """
+    import torch
+
+    matrix = _as_torch_matrix(transition, scores)
+    start: torch.Tensor = scores if is_torch(scores) else torch.from_numpy(np.ascontiguousarray(scores))  # type: ignore[assignment]
+    _check_diffusion(matrix, start, alpha)
+    require(steps >= 0, f"steps must not be negative, got {steps}.")
+    seed = start.to(matrix.dtype)
+    restart = (1 - alpha) * seed
+    current = seed
+    for _ in range(steps):
+        following = torch.add(restart, matrix @ current, alpha=alpha)
+        moved = None if tolerance is None else float((following - current).detach().abs().amax())
+        current = following
+        if moved is not None and tolerance is not None and moved <= tolerance:
+            break
+    result = current.to(start.dtype) if start.is_floating_point() else current
+    return result if is_torch(scores) else result.numpy()  # type: ignore[return-value]
+
+
+def diffuse_both(
+    transitions: tuple[Any, Any],
+    scores: tuple[ArrayT, ArrayT],
+    alpha: float = 0.9,
+    steps: int = 40,
+    *,
+    tolerance: float | None = None,
+) -> tuple[ArrayT, ArrayT]:
+    """:func:`diffuse` on two graphs at once, each with its own nodes and scores.
+
+    On a GPU the two graphs are stacked as one block-diagonal matrix, which halves the number of kernel launches;
+    on a CPU that costs exactly the sum of the two, so they run one after the other.
+
+    Args:
+        transitions: two transition matrices, (N, N) and (M, M).
+        scores: two score matrices, (N, K) and (M, K).
+        alpha: see :func:`diffuse`.
+        steps: see :func:`diffuse`.
+        tolerance: see :func:`diffuse`.
+
+    Returns:
+        The two diffused score matrices.
+
+    Raises:
+        InputError: see :func:`diffuse`.
+    """
+    first, second = scores
+    on_gpu = is_torch(first) and first.device.type != "cpu"  # type: ignore[union-attr]
+    if not on_gpu or first.shape[1] != second.shape[1]:
+        one = diffuse(transitions[0], first, alpha, steps, tolerance=tolerance)
+        return one, diffuse(transitions[1], second, alpha, steps, tolerance=tolerance)
+    import torch
+
+    stacked: Any = torch.cat([first, second])  # type: ignore[list-item]
+    both = diffuse(_block_diagonal(*transitions), stacked, alpha, steps, tolerance=tolerance)
+    return both[: first.shape[0]], both[first.shape[0] :]
+
+
+def _block_diagonal(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Two CSR matrices as one, the second below and to the right of the first."""
+    import torch
+
+    n, m = first.shape[0], second.shape[0]
+    offsets = torch.cat([first.crow_indices(), second.crow_indices()[1:] + first.crow_indices()[-1]])
+    columns = torch.cat([first.col_indices(), second.col_indices() + n])
+    values = torch.cat([first.values(), second.values()])
+    return torch.sparse_csr_tensor(offsets, columns, values, size=(n + m, n + m))
+
+
+def diffuse_limit(transition: Any, scores: ArrayT, alpha: float = 0.9) -> ArrayT:
+    """What :func:`diffuse` tends to: (1 - alpha) (I - alpha P)^{-1} S_0, by a sparse direct solver.
+
+    Args:
+        transition: P, (N, N), sparse or dense.
+        scores: S_0, (N, K).
+        alpha: 0 <= alpha < 1, which makes I - alpha P invertible for any row-stochastic P.
+
+    Returns:
+        (N, K), of the kind and float type of ``scores``.  Solved in float64; not differentiable.
+
+    Raises:
+        InputError: shapes don't match, or alpha lies outside [0, 1).
+    """
+    from scipy.sparse import csc_array, csr_array, eye_array
+    from scipy.sparse.linalg import splu
+
+    from rsovlib.kernels._arrays import like
+
+    if is_torch(transition) and transition.layout != _strided():
+        csr = transition.detach().cpu().to_sparse_csr()
+        parts = (csr.values().double().numpy(), csr.col_indices().numpy(), csr.crow_indices().numpy())
+        matrix = csr_array(parts, shape=tuple(csr.shape))
+    else:
+        matrix = csr_array(to_numpy(transition) if is_torch(transition) else transition, dtype=np.float64)
+    values = to_numpy(scores)
+    _check_diffusion(matrix, values, alpha)
+    system = csc_array(eye_array(matrix.shape[0]) - alpha * matrix)
+    solved = splu(system).solve((1 - alpha) * values.astype(np.float64))
+    kind = values.dtype if np.issubdtype(values.dtype, np.floating) else np.float64
+    return like(solved.astype(kind), scores)  # type: ignore[no-any-return]
+
+
+def _strided() -> Any:
+    import torch
+
+    return torch.strided
+
+
+def _as_torch_matrix(transition: Any, scores: Any) -> torch.Tensor:
+    """P as a torch matrix beside ``scores``; SciPy's CSR is wrapped without copying its values."""
+    import torch
+
+    device = scores.device if is_torch(scores) else torch.device("cpu")
+    if is_torch(transition):
+        return transition.to(device)  # type: ignore[no-any-return]
+    if not hasattr(transition, "tocsr"):
+        return torch.from_numpy(np.ascontiguousarray(transition)).to(device)
+    csr = transition.tocsr()
+    parts = (torch.from_numpy(np.asarray(part)) for part in (csr.indptr, csr.indices, csr.data))
+    return torch.sparse_csr_tensor(*parts, size=csr.shape, check_invariants=False).to(device)
+
+
+def _check_diffusion(matrix: Any, scores: Any, alpha: float) -> None:
+    require(scores.ndim == 2, f"scores must have the shape (N, K), got {tuple(scores.shape)}.")
+    n = scores.shape[0]
+    require(
+        tuple(matrix.shape) == (n, n),
+        f"transition must be ({n}, {n}) for scores of shape {tuple(scores.shape)}, got {tuple(matrix.shape)}.",
+    )
+    require(0 <= alpha < 1, f"alpha must lie in [0, 1), got {alpha}.")
