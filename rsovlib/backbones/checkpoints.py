@@ -26,6 +26,9 @@ _NESTS = ("state_dict", "model_state_dict", "model", "teacher", "student")
 # Prefixes that data-parallel wrappers and self-distillation trainers put before every parameter's name.
 _PREFIXES = ("module.", "_orig_mod.", "backbone.", "teacher.", "model.")
 
+#: Names that begin so belong to heads, which self-distillation trainers keep beside the backbone.
+HEADS = ("head.", "dino_head.", "ibot_head.", "projection_head.")
+
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
@@ -96,11 +99,17 @@ def _flatten(tensors: Any, file: Path) -> dict[str, torch.Tensor]:
     state = {str(name): value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
     if not state:
         raise WeightsError(f"{file} holds no tensors.")
-    prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None)
+    prefix = _common_prefix(state)
     while prefix is not None:
         state = {name.removeprefix(prefix): value for name, value in state.items()}
-        prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None)
+        prefix = _common_prefix(state)
     return state
+
+
+def _common_prefix(state: Mapping[str, torch.Tensor]) -> str | None:
+    """The wrapper's prefix that all names begin with; heads of self-distillation beside a backbone don't count."""
+    names = [name for name in state if not name.removeprefix("module.").startswith(HEADS)] or list(state)
+    return next((p for p in _PREFIXES if all(name.startswith(p) for name in names)), None)
 
 
 def load_strictly(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:

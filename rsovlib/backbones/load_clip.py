@@ -78,8 +78,6 @@ def _embedded(name: str, weights: str | os.PathLike[str] | None, architecture: M
 
 def _from_openai_file(file: Path, architecture: Mapping[str, Any]) -> ClipBackbone:
     """An OpenAI-format state dict: widths, depths and patch are read off the tensors' shapes (OpenAI's rules)."""
-    from open_clip.model import CLIP
-
     state = read_state_dict(file)
     needed = ("visual.proj", "visual.conv1.weight", "visual.positional_embedding", "text_projection", "ln_final.weight")
     absent = [key for key in needed if key not in state]
@@ -114,7 +112,7 @@ def _from_openai_file(file: Path, architecture: Mapping[str, Any]) -> ClipBackbo
                 f"{file} has a {tower.removesuffix('_cfg')} tower of width {config[tower]['width']}, and OpenAI's "
                 "format has 64 a head; give the architecture's name, or its number of heads as an override."
             )
-    model = CLIP(**config)
+    model = _build(config)
     for key in _OPENAI_EXTRAS:
         state.pop(key, None)
     load_strictly(model, state, str(file))
@@ -129,8 +127,10 @@ def _from_open_clip(name: str, weights: str | os.PathLike[str] | None, architect
     config = open_clip.get_model_config(asked)
     if config is None:
         raise unknown_name("CLIP model", name, [*open_clip.list_models(), *registry.names("clip")])
-    if weights is None:
-        weights = "file" if named is not None and named.file else _default_tag(asked)
+    if weights is None and named is not None:
+        weights = "file" if named.file else named.tag
+    elif weights is None:
+        weights = _default_tag(asked)
     tag_config: Mapping[str, Any] = {}
     expected = ""
     source: Path | None
@@ -161,8 +161,13 @@ def _from_open_clip(name: str, weights: str | os.PathLike[str] | None, architect
 def _from_hub(name: str, weights: str | os.PathLike[str] | None, architecture: Mapping[str, Any]) -> ClipBackbone:
     repository = name.removeprefix("hf-hub:")
     config_file = registry.fetch_hub_file(repository, ("open_clip_config.json",))
-    content = json.loads(config_file.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(config_file.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not even text
+        raise WeightsError(f"{config_file} is no readable configuration ({error}); fetch it again.") from error
     config = content.get("model_cfg", content)
+    if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
+        raise WeightsError(f"{repository} is no CLIP of open_clip: its configuration has no image and text towers.")
     statistics = content.get("preprocess_cfg", {})
     if weights is None:
         source: Path | None = registry.fetch_hub_file(repository, registry.HUB_WEIGHT_FILES)
@@ -186,7 +191,10 @@ def _build(config: dict[str, Any]) -> torch.nn.Module:
         raise WeightsError("Image towers from timm have no plain CLIP value path; choose a ViT of open_clip's own.")
     if "hf_model_name" in config["text_cfg"]:
         config["text_cfg"]["hf_model_pretrained"] = False
-    return CustomTextCLIP(**config) if custom else CLIP(**config)
+    try:
+        return CustomTextCLIP(**config) if custom else CLIP(**config)
+    except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:  # by the kind of mistake
+        raise InputError(f"open_clip can't build a CLIP of these settings: {error}.") from error
 
 
 def _loaded(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rsovlib.backbones import registry
-from rsovlib.backbones.checkpoints import load_strictly, read_state_dict
+from rsovlib.backbones.checkpoints import HEADS, load_strictly, read_state_dict
 from rsovlib.backbones.devices import resolve_device
 from rsovlib.backbones.dino import DinoBackbone
 from rsovlib.backbones.embedded import ALIGNMENT_BIAS, ALIGNMENT_WEIGHT, EMBEDDED, build_embedded_dino
@@ -96,10 +98,11 @@ def _from_timm(name: str, weights: str | os.PathLike[str] | None, architecture: 
         source = Path(weights)
         if not source.is_file() and not source.suffix and os.sep not in str(weights):
             raise unknown_name(f"set of weights for {asked}", weights, [*tags, "random"])
-    # Fixed-size models (DINO v1 was published for 224) take any size once told to; rotary ones do anyway.
-    model: Any = timm.create_model(asked, pretrained=False, num_classes=0, dynamic_img_size=True, **architecture)
-    statistics: Any = timm.get_pretrained_cfg(f"{asked}.{tag}" if tag else asked) or model.pretrained_cfg
-    position = "bicubic_offset" if tag == "dino" or asked.endswith("patch8_224") else "bicubic_antialias"
+    model = _build(asked, architecture)
+    # A file of that architecture is taken for its self-supervised weights: others' image statistics differ.
+    published = tag or _dino_tag(tags)
+    statistics: Any = timm.get_pretrained_cfg(f"{asked}.{published}" if published else asked) or model.pretrained_cfg
+    position = "bicubic_offset" if published == "dino" else "bicubic_antialias"
     alignment = None
     digest = ""
     if source is not None:
@@ -107,9 +110,24 @@ def _from_timm(name: str, weights: str | os.PathLike[str] | None, architecture: 
         state = read_state_dict(source)
         alignment = _take_alignment(state, str(source))
         load_strictly(model, _as_timm(state, model, source), str(source))
-    backbone = DinoBackbone(model, name, tag or (source.name if source else "random"), digest, position, alignment)
+    if weights is None or str(weights) in tags:
+        label = tag
+    else:
+        label = source.name if source is not None else "random"
+    backbone = DinoBackbone(model, name, label, digest, position, alignment)
     backbone.mean, backbone.std = tuple(statistics.mean), tuple(statistics.std)
     return backbone
+
+
+def _build(architecture: str, overrides: Mapping[str, Any]) -> Any:
+    """A timm model with fresh (random) parameters that takes images of any size."""
+    import timm
+
+    try:
+        # Fixed-size models (DINO v1 was published for 224) take any size once told to; rotary ones do anyway.
+        return timm.create_model(architecture, pretrained=False, num_classes=0, dynamic_img_size=True, **overrides)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:  # what timm raises, by the kind of mistake
+        raise InputError(f"{architecture} can't be built with {dict(overrides)}: {error}.") from error
 
 
 def _as_timm(state: dict[str, torch.Tensor], model: Any, source: Path) -> dict[str, torch.Tensor]:
@@ -124,13 +142,10 @@ def _as_timm(state: dict[str, torch.Tensor], model: Any, source: Path) -> dict[s
             f"{own['pos_embed'].shape[-1]}; give the architecture's overrides (embed_dim, depth, num_heads)."
         )
     # Heads of classifiers and of self-distillation are no part of the backbone.
-    state = {
-        key: value
-        for key, value in state.items()
-        if not key.startswith(("head.", "dino_head.", "ibot_head.", "projection_head."))
-    }
+    state = {key: value for key, value in state.items() if not key.startswith(HEADS)}
     converter = timm.models.eva if isinstance(model, timm.models.eva.Eva) else timm.models.vision_transformer
-    converted: dict[str, torch.Tensor] = converter.checkpoint_filter_fn(state, model)
+    with redirect_stdout(StringIO()):  # timm prints a line for every bias that the architecture hasn't
+        converted: dict[str, torch.Tensor] = converter.checkpoint_filter_fn(state, model)
     return converted
 
 

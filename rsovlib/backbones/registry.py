@@ -21,7 +21,7 @@ import yaml
 
 from rsovlib.backbones.checkpoints import sha256_of
 from rsovlib.backbones.embedded import EMBEDDED, embedded_path
-from rsovlib.errors import WeightsError, unknown_name
+from rsovlib.errors import InputError, WeightsError, unknown_name
 
 DEFAULT_CLIP = "rsov-tiny-clip"
 DEFAULT_DINO = "rsov-tiny-dino"
@@ -168,7 +168,12 @@ def fetch_hub_file(repository: str, files: Iterable[str]) -> Path:
         WeightsError: it is not on this machine and can't be fetched.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     files = tuple(files)
     reason = "the repository has none of these files"
@@ -179,6 +184,8 @@ def fetch_hub_file(repository: str, files: Iterable[str]) -> Path:
             reason = "fetching is switched off" if offline() else "the hub can't be reached"
         except EntryNotFoundError:
             continue
+        except HFValidationError as error:
+            raise InputError(f"{repository!r} can't be a repository of the hub; write it as owner/name.") from error
         except (HfHubHTTPError, OSError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
     raise WeightsError(

@@ -1,4 +1,4 @@
-"""From class names to text embeddings: templates, synonyms, and the two ways of merging them."""
+"""From class names to text embeddings: templates, and synonyms merged in the space of embeddings."""
 
 from __future__ import annotations
 

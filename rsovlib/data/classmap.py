@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,14 +17,11 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from numpy.typing import ArrayLike, NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.windows import Window
+from numpy.typing import ArrayLike
 
 import rsovlib
 from rsovlib.data.classes import ClassPrompt, parse_classes
+from rsovlib.data.geotiff import TIFF_SUFFIXES, RowWriter, new_geotiff
 from rsovlib.data.outputs import check_output
 from rsovlib.data.vector import check_labels
 from rsovlib.errors import InputError, OutputError
@@ -33,9 +29,6 @@ from rsovlib.files import write_beside
 
 NODATA = 255
 """Value of a class map where the image had no data."""
-
-TIFF_SUFFIXES = (".tif", ".tiff")
-_BLOCK = 256
 
 
 def write_class_map(
@@ -87,11 +80,16 @@ def replaced_class_map(path: Path, prompts: Sequence[ClassPrompt], colours: Arra
     Raises:
         OutputError: the files can't be written.
     """
+    legend_text = _legend_xml(prompts, class_colours(prompts, colours))
     legend = path.with_name(path.name + ".aux.xml")
     with ExitStack() as stack:
         # Left in reverse order: the map is renamed first, its legend after it.
-        stack.enter_context(write_beside(legend)).write_bytes(_legend_xml(prompts, class_colours(prompts, colours)))
+        temporary_legend = stack.enter_context(write_beside(legend))
         yield stack.enter_context(write_beside(path))
+        try:
+            temporary_legend.write_bytes(legend_text)
+        except OSError as error:
+            raise OutputError(f"{legend} can't be written ({error.strerror}); is the disk full?") from error
         # A legend or statistics of the map that is replaced must not describe the new one, not even for a moment.
         legend.unlink(missing_ok=True)
 
@@ -105,7 +103,7 @@ def class_map_writer(
     transform: rasterio.Affine | None = None,
     crs: rasterio.CRS | None = None,
     tags: Mapping[str, Any] | None = None,
-) -> Iterator[ClassMapWriter]:
+) -> Iterator[RowWriter]:
     """Write a class map from top to bottom; closed, given overviews and read back when the block ends well.
 
     Args:
@@ -122,79 +120,24 @@ def class_map_writer(
     """
     height, width = shape
     table = class_colours(prompts, colours)
-    try:
-        with _quiet_without_georeference():
-            with rasterio.open(
-                path,
-                "w",
-                driver="GTiff",
-                height=height,
-                width=width,
-                count=1,
-                dtype="uint8",
-                nodata=NODATA,
-                crs=crs,
-                transform=transform,
-                tiled=True,
-                blockxsize=_BLOCK,
-                blockysize=_BLOCK,
-                compress="deflate",
-                bigtiff="if_safer",
-            ) as target:
-                target.write_colormap(1, {NODATA: (0, 0, 0, 0)} | {k: (*rgb, 255) for k, rgb in enumerate(table)})
-                target.update_tags(**_file_tags(prompts, tags))
-                target.update_tags(1, **{f"CLASS_{k}": prompt.name for k, prompt in enumerate(prompts)})
-                target.set_band_description(1, "class")
-                writer = ClassMapWriter(target)
-                yield writer
-                writer.finish()
-            _add_overviews(path, height, width)
-            _check_written(path, writer.counts)
-    except (RasterioError, CPLE_BaseError) as error:
-        # The caller's block may raise anything; only errors of GDAL about this file arrive here as such.
-        raise OutputError(f"The class map can't be written to {path.parent} ({error}); is the disk full?") from error
-
-
-class ClassMapWriter:
-    """Writes rows in order, in whole rows of blocks. Made by :func:`class_map_writer`.
-
-    A compressed block that is written twice would leave its first version as dead weight in the file.
-
-    Attributes:
-        counts: (256,) how often each value was written.
-    """
-
-    def __init__(self, target: rasterio.io.DatasetWriter) -> None:
-        self.counts = np.zeros(256, dtype=np.int64)
-        self._target = target
-        self._next_row = 0
-        self._waiting: list[NDArray[np.uint8]] = []
-
-    def write(self, rows: NDArray[np.uint8]) -> None:
-        """Append rows (n, W)."""
-        self.counts += np.bincount(rows.ravel(), minlength=256)
-        self._waiting.append(rows)
-        ready = sum(len(part) for part in self._waiting)
-        if ready >= _BLOCK:
-            self._write_waiting(ready - ready % _BLOCK)
-
-    def finish(self) -> None:
-        """Write what is left, and check that it was everything.
-
-        Raises:
-            InputError: fewer or more rows were given than the map has.
-        """
-        self._write_waiting(sum(len(part) for part in self._waiting))
-        if self._next_row != self._target.height:
-            raise InputError(f"{self._next_row} rows were given for a class map of {self._target.height} rows.")
-
-    def _write_waiting(self, count: int) -> None:
-        if not self._waiting:
-            return
-        rows = np.concatenate(self._waiting)
-        self._waiting = [rows[count:]] if count < len(rows) else []
-        self._target.write(rows[:count], 1, window=Window(0, self._next_row, self._target.width, count))
-        self._next_row += count
+    with new_geotiff(
+        path,
+        buffered=True,
+        overviews=True,
+        height=height,
+        width=width,
+        count=1,
+        dtype="uint8",
+        nodata=NODATA,
+        crs=crs,
+        transform=transform,
+    ) as writer:
+        target = writer.target
+        target.write_colormap(1, {NODATA: (0, 0, 0, 0)} | {k: (*rgb, 255) for k, rgb in enumerate(table)})
+        target.update_tags(**_file_tags(prompts, tags))
+        target.update_tags(1, **{f"CLASS_{k}": prompt.name for k, prompt in enumerate(prompts)})
+        target.set_band_description(1, "class")
+        yield writer
 
 
 def class_colours(prompts: Sequence[ClassPrompt], colours: ArrayLike | None = None) -> list[tuple[int, int, int]]:
@@ -213,14 +156,6 @@ def class_colours(prompts: Sequence[ClassPrompt], colours: ArrayLike | None = No
     return [(int(red), int(green), int(blue)) for red, green, blue in table]
 
 
-@contextmanager
-def _quiet_without_georeference() -> Iterator[None]:
-    """A map of an image without coordinates has none either; rasterio warns of it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
-
-
 def _file_tags(prompts: Sequence[ClassPrompt], settings: Mapping[str, Any] | None) -> dict[str, str]:
     legend = "; ".join(f"{k} {prompt.name}" for k, prompt in enumerate(prompts))
     return {
@@ -231,27 +166,6 @@ def _file_tags(prompts: Sequence[ClassPrompt], settings: Mapping[str, Any] | Non
         "RSOVLIB_PROMPTS": json.dumps([str(prompt) for prompt in prompts], ensure_ascii=False),
         "RSOVLIB_SETTINGS": json.dumps(dict(settings or {}), ensure_ascii=False, default=str, sort_keys=True),
     }
-
-
-def _add_overviews(path: Path, height: int, width: int) -> None:
-    """Reduced copies in the file, by the most frequent class, down to one block."""
-    factors: list[int] = []
-    while max(height, width) > _BLOCK * 2 ** len(factors):
-        factors.append(2 ** (len(factors) + 1))
-    if factors:
-        with rasterio.Env(COMPRESS_OVERVIEW="DEFLATE"), rasterio.open(path, "r+") as target:
-            target.build_overviews(factors, Resampling.mode)
-
-
-def _check_written(path: Path, counts: NDArray[np.int64]) -> None:
-    """Read the file back: GDAL writes its last blocks when a file is closed, and does not always say that it failed."""
-    found = np.zeros(256, dtype=np.int64)
-    with rasterio.open(path) as written:
-        for row in range(0, written.height, _BLOCK):
-            window = Window(0, row, written.width, min(_BLOCK, written.height - row))
-            found += np.bincount(written.read(1, window=window).ravel(), minlength=256)
-    if not np.array_equal(found, counts):
-        raise OutputError(f"The class map in {path.parent} does not read back as it was written; is the disk full?")
 
 
 def _legend_xml(prompts: Sequence[ClassPrompt], colours: Sequence[tuple[int, int, int]]) -> bytes:

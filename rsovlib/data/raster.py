@@ -10,8 +10,8 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,19 +19,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from rsovlib.data.areas import pixel_areas
 from rsovlib.data.classes import ClassPrompt, parse_classes
 from rsovlib.data.classmap import (
     NODATA,
-    TIFF_SUFFIXES,
     class_map_writer,
     replaced_class_map,
     write_class_map,
 )
+from rsovlib.data.geotiff import TIFF_SUFFIXES, RowWriter, new_geotiff
 from rsovlib.data.memory import available_memory, in_words
 from rsovlib.data.outputs import check_output
 from rsovlib.data.reader import SceneRaster, StretchRule, open_scene
@@ -56,7 +54,7 @@ __all__ = [
 ]
 
 _GDAL_CACHE = 256 * 2**20
-"""Bytes. GDAL's own default is 5 % of the machine's memory, which would not be bounded by anything that a user chose."""
+"""Bytes. GDAL's own default is 5 % of the machine's memory, whatever the user asked for."""
 
 _PICTURE_SIDE = 2048
 """Longest side of the overlay picture in pixels; larger scenes are shown reduced."""
@@ -337,11 +335,11 @@ class _SceneRun:
                     tags=settings,
                 )
             )
-            write_probabilities = (
-                None
-                if probabilities is None
-                else stack.enter_context(_ProbabilityFile(probabilities, scene, self._prompts))
-            )
+            probability_map = None
+            if probabilities is not None:
+                probability_map = stack.enter_context(_probability_writer(probabilities, scene, self._prompts))
+                for band, prompt in enumerate(self._prompts, start=1):
+                    probability_map.target.set_band_description(band, prompt.name)
             for row_index in range(len(grid.rows.starts)):
                 for tile in grid.row_of_tiles(row_index):
                     blended = self._segment(tile)
@@ -351,8 +349,9 @@ class _SceneRun:
                 first, rows = accumulator.flush(row_index)
                 valid = scene.valid(Window(0, first, scene.width, rows.shape[1]))
                 class_map.write(self._label(first, rows, valid))
-                if write_probabilities is not None:
-                    write_probabilities(first, rows, valid)
+                if probability_map is not None:
+                    rows[:, ~valid] = np.nan  # after the labels: these rows are not read again
+                    probability_map.write(rows)
 
     def _segment(self, tile: Tile) -> NDArray[np.float32] | None:
         """The probabilities (K, height, width) of one tile, or None if it holds no data at all."""
@@ -393,58 +392,22 @@ class _SceneRun:
         return labels
 
 
-class _ProbabilityFile:
-    """A float32 GeoTIFF with one band a class, written from top to bottom."""
-
-    def __init__(self, path: Path, scene: SceneRaster, prompts: Sequence[ClassPrompt]) -> None:
-        self._path = path
-        self._scene = scene
-        self._prompts = prompts
-
-    def __enter__(self) -> Callable[[int, NDArray[np.float32], NDArray[np.bool_]], None]:
-        scene = self._scene
-        try:
-            self._target = rasterio.open(
-                self._path,
-                "w",
-                driver="GTiff",
-                height=scene.height,
-                width=scene.width,
-                count=len(self._prompts),
-                dtype="float32",
-                nodata=np.nan,
-                crs=scene.crs,
-                transform=_transform(scene),
-                tiled=True,
-                blockxsize=256,
-                blockysize=256,
-                interleave="band",
-                compress="deflate",
-                predictor=3,
-                bigtiff="if_safer",
-            )
-            for band, prompt in enumerate(self._prompts, start=1):
-                self._target.set_band_description(band, prompt.name)
-        except (RasterioError, CPLE_BaseError) as error:
-            raise self._failed(error) from error
-        return self._write
-
-    def __exit__(self, *error: Any) -> None:
-        try:
-            self._target.close()
-        except (RasterioError, CPLE_BaseError) as failure:
-            raise self._failed(failure) from failure
-
-    def _write(self, first: int, rows: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
-        window = Window(0, first, self._scene.width, rows.shape[1])
-        try:
-            for band, values in enumerate(rows, start=1):  # one band at a time: no second copy of all classes
-                self._target.write(np.where(valid, values, np.float32(np.nan)), band, window=window)
-        except (RasterioError, CPLE_BaseError) as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: Exception) -> OutputError:
-        return OutputError(f"The probabilities can't be written to {self._path.parent} ({error}); is the disk full?")
+def _probability_writer(
+    path: Path, scene: SceneRaster, prompts: Sequence[ClassPrompt]
+) -> AbstractContextManager[RowWriter]:
+    """A float32 GeoTIFF with one band a class, to be written from top to bottom; NaN is nodata."""
+    return new_geotiff(
+        path,
+        height=scene.height,
+        width=scene.width,
+        count=len(prompts),
+        dtype="float32",
+        nodata=np.nan,
+        crs=scene.crs,
+        transform=_transform(scene),
+        interleave="band",
+        predictor=3,
+    )
 
 
 def _transform(scene: SceneRaster) -> rasterio.Affine | None:
@@ -539,7 +502,12 @@ def _save_overlay(
 ) -> None:
     from rsovlib import plots  # matplotlib is slow to import, and most runs do not draw
 
-    plots.save_overlay(path, image, labels, [str(prompt) for prompt in prompts], valid=valid)
+    try:
+        plots.save_overlay(path, image, labels, [str(prompt) for prompt in prompts], valid=valid)
+    except OSError as error:
+        if isinstance(error, RsovError):
+            raise
+        raise OutputError(f"The picture can't be written to {path.parent} ({error}); is the disk full?") from error
 
 
 def _write_vector(

@@ -13,6 +13,8 @@ Local and Global Consistency", NeurIPS 2003.
 
 from __future__ import annotations
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
 
     from rsovlib.kernels._arrays import ArrayT
 
-# Rows of similarities held at once: 2**24 float32 values are 64 MiB.
+# Similarities held at once: 2**24 float32 values are 64 MiB.
 _BLOCK_VALUES = 2**24
+_SELECTORS = 2  # threads that pick neighbours; the product before them brings its own
 
 
 def knn_transition(features: Any, k: int = 30, temperature: float = 0.07, *, row_eps: float = 0.0) -> Any:
@@ -71,14 +74,7 @@ def knn_transition(features: Any, k: int = 30, temperature: float = 0.07, *, row
     x = torch.nn.functional.normalize(x.detach(), dim=1)
     n = x.shape[0]
     k = min(k, n - 1)
-    columns = torch.empty((n, k), dtype=torch.int64, device=x.device)
-    cosines = torch.empty((n, k), dtype=x.dtype, device=x.device)
-    rows = max(1, min(n, _BLOCK_VALUES // n))
-    for start in range(0, n, rows):
-        stop = min(start + rows, n)
-        block = x[start:stop] @ x.T
-        block.diagonal(offset=start).fill_(-torch.inf)
-        columns[start:stop], cosines[start:stop] = _largest(block, k)
+    columns, cosines = _nearest_on_cpu(x, k) if x.device.type == "cpu" else _nearest(x, k)
 
     top = cosines.amax(dim=1, keepdim=True)
     weights = torch.exp((cosines - top) / temperature)
@@ -89,10 +85,66 @@ def knn_transition(features: Any, k: int = 30, temperature: float = 0.07, *, row
     values = (weights / total).reshape(-1)
     offsets = torch.arange(0, n * k + 1, k, dtype=torch.int64, device=x.device)
     if given_torch:
-        return torch.sparse_csr_tensor(offsets, columns.reshape(-1), values, size=(n, n), check_invariants=False)
+        return _csr(offsets, columns.reshape(-1), values, n)
     from scipy.sparse import csr_array
 
     return csr_array((values.numpy(), columns.reshape(-1).numpy(), offsets.numpy()), shape=(n, n))
+
+
+def _csr(offsets: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, n: int) -> torch.Tensor:
+    """A square torch CSR matrix, without torch's warning that the layout is in beta."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(offsets, columns, values, size=(n, n), check_invariants=False)
+
+
+def _nearest_on_cpu(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Columns (ascending) and cosines of each row's k nearest others, both (N, k)."""
+    import torch
+
+    from rsovlib.kernels._graph_numba import select_largest
+
+    # NumPy's product: it halves the work for X X^T, and its BLAS is fast on every maker's processors.
+    values = x.numpy()
+    n = values.shape[0]
+    columns, cosines = np.empty((n, k), np.int64), np.empty((n, k), values.dtype)
+    rows = _block_rows(n)
+    with ThreadPoolExecutor(_SELECTORS) as pool:
+        for start in range(0, n, rows):
+            stop = min(start + rows, n)
+            block = values @ values.T if rows == n else values[start:stop] @ values.T
+            np.fill_diagonal(block[:, start:stop], -np.inf)
+            cuts = [start + (stop - start) * i // _SELECTORS for i in range(_SELECTORS + 1)]
+            list(
+                pool.map(
+                    lambda top, end: select_largest(block[top - start : end - start], k, columns[top:end], cosines[top:end]),  # noqa: B023
+                    cuts[:-1],
+                    cuts[1:],
+                )
+            )
+    return torch.from_numpy(columns), torch.from_numpy(cosines)
+
+
+def _nearest(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`_nearest_on_cpu` with torch alone, for other devices."""
+    import torch
+
+    n = x.shape[0]
+    columns = torch.empty((n, k), dtype=torch.int64, device=x.device)
+    cosines = torch.empty((n, k), dtype=x.dtype, device=x.device)
+    rows = _block_rows(n)
+    for start in range(0, n, rows):
+        stop = min(start + rows, n)
+        block = x[start:stop] @ x.T
+        block.diagonal(offset=start).fill_(-torch.inf)
+        columns[start:stop], cosines[start:stop] = _largest(block, k)
+    return columns, cosines
+
+
+def _block_rows(n: int) -> int:
+    return max(1, min(n, _BLOCK_VALUES // n))
 
 
 def _largest(block: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -130,18 +182,18 @@ def diffuse(
     """
     import torch
 
-    matrix = _as_torch_matrix(transition, scores)
-    start: torch.Tensor = scores if is_torch(scores) else torch.from_numpy(np.ascontiguousarray(scores))  # type: ignore[assignment]
-    _check_diffusion(matrix, start, alpha)
     require(steps >= 0, f"steps must not be negative, got {steps}.")
+    start: torch.Tensor = scores if is_torch(scores) else torch.from_numpy(np.ascontiguousarray(scores))  # type: ignore[assignment]
+    matrix = _as_torch_matrix(transition, start)
+    _check_diffusion(matrix, start, alpha)
     seed = start.to(matrix.dtype)
     restart = (1 - alpha) * seed
     current = seed
     for _ in range(steps):
         following = torch.add(restart, matrix @ current, alpha=alpha)
-        moved = None if tolerance is None else float((following - current).detach().abs().amax())
+        settled = tolerance is not None and float((following - current).detach().abs().amax()) <= tolerance
         current = following
-        if moved is not None and tolerance is not None and moved <= tolerance:
+        if settled:
             break
     result = current.to(start.dtype) if start.is_floating_point() else current
     return result if is_torch(scores) else result.numpy()  # type: ignore[return-value]
@@ -193,7 +245,7 @@ def _block_diagonal(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     offsets = torch.cat([first.crow_indices(), second.crow_indices()[1:] + first.crow_indices()[-1]])
     columns = torch.cat([first.col_indices(), second.col_indices() + n])
     values = torch.cat([first.values(), second.values()])
-    return torch.sparse_csr_tensor(offsets, columns, values, size=(n + m, n + m))
+    return _csr(offsets, columns, values, n + m)
 
 
 def diffuse_limit(transition: Any, scores: ArrayT, alpha: float = 0.9) -> ArrayT:
@@ -245,8 +297,9 @@ def _as_torch_matrix(transition: Any, scores: Any) -> torch.Tensor:
     if not hasattr(transition, "tocsr"):
         return torch.from_numpy(np.ascontiguousarray(transition)).to(device)
     csr = transition.tocsr()
-    parts = (torch.from_numpy(np.asarray(part)) for part in (csr.indptr, csr.indices, csr.data))
-    return torch.sparse_csr_tensor(*parts, size=csr.shape, check_invariants=False).to(device)
+    offsets, columns, values = (torch.from_numpy(np.asarray(part)) for part in (csr.indptr, csr.indices, csr.data))
+    require(csr.shape[0] == csr.shape[1], f"transition must be square, got {csr.shape}.")
+    return _csr(offsets, columns, values, csr.shape[0]).to(device)
 
 
 def _check_diffusion(matrix: Any, scores: Any, alpha: float) -> None:
