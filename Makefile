@@ -66,7 +66,7 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	find notebooks -name '*.ipynb' -exec $(BIN)/nbstripout {} +
+	find notebooks -name '*.ipynb' -exec $(BIN)/nbstripout --keep-id {} +
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -260,7 +260,7 @@ def plot_stages(
             when their values fit ``classes``; (N, K) with N a square number is taken as a (K, n, n) patch grid.
             What has another shape, or isn't an array, is left out.
         classes: names of the classes, over the maps.
-        names: which stages, in this order; by default all.
+        names: which stages, in this order (those with one map come last, side by side); by default all.
         cell: width of one map in inches.
 
     Returns:

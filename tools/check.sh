@@ -24,7 +24,7 @@ check() {
 
 no_outputs() {
     # Notebooks are stored without outputs; `make format` strips them.
-    find notebooks -name '*.ipynb' ! -path '*/.ipynb_checkpoints/*' -exec "$bin/nbstripout" --verify {} +
+    find notebooks -name '*.ipynb' ! -path '*/.ipynb_checkpoints/*' -exec "$bin/nbstripout" --keep-id --verify {} +
 }
 
 if [ "${1:-}" = lint ]; then
