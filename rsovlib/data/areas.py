@@ -57,14 +57,15 @@ def pixel_areas(crs: rasterio.CRS | None, transform: rasterio.Affine, height: in
     try:
         equal_area = _equal_area_crs(crs, transform, height, width)
         grid_rows, grid_columns = np.meshgrid(rows, columns, indexing="ij")
-        corner, along, down = (
+        # Through the middle of the pixel: its area to second order, also where pixels narrow towards a pole.
+        left, right, top, bottom = (
             _project(crs, equal_area, transform, grid_rows + dy, grid_columns + dx)
-            for dy, dx in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0))
+            for dy, dx in ((0.5, 0.0), (0.5, 1.0), (0.0, 0.5), (1.0, 0.5))
         )
     except (RasterioError, ValueError):
         return None
-    side, other = along - corner, down - corner
-    nodes = np.abs(side[0] * other[1] - side[1] * other[0])
+    along, down = right - left, bottom - top
+    nodes = np.abs(along[0] * down[1] - along[1] * down[0])
     return PixelAreas(rows, columns, nodes) if np.isfinite(nodes).all() else None
 
 
@@ -84,7 +85,7 @@ def _project(
     rows: NDArray[np.float64],
     columns: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Pixel corners (rows, columns) as (2, ...) coordinates of the target CRS, in metres."""
+    """Places (rows, columns) as (2, ...) coordinates of the target CRS, in metres."""
     xs, ys = _place(transform, rows.ravel(), columns.ravel())
     projected = rasterio.warp.transform(crs, target, xs, ys)
     return np.asarray(projected, dtype=np.float64).reshape(2, *rows.shape)
@@ -93,6 +94,6 @@ def _project(
 def _place(
     transform: rasterio.Affine, rows: NDArray[np.float64], columns: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Map coordinates of pixel corners; written out, because versions of affine differ in the operator for it."""
+    """Map coordinates of places in pixels; written out, because versions of affine differ in the operator for it."""
     t = transform
     return t.a * columns + t.b * rows + t.c, t.d * columns + t.e * rows + t.f

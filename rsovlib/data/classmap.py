@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import rasterio
@@ -29,6 +29,9 @@ from rsovlib.files import write_beside
 
 NODATA = 255
 """Value of a class map where the image had no data."""
+
+Colours: TypeAlias = list[tuple[int, int, int]]
+"""Red, green and blue of each class, 0 to 255."""
 
 
 def write_class_map(
@@ -65,22 +68,23 @@ def write_class_map(
     label_map = np.asarray(labels)
     mask = np.ones(label_map.shape, dtype=bool) if valid is None else np.asarray(valid, dtype=bool)
     check_labels(label_map, len(prompts), mask)
+    table = class_colours(prompts, colours)
     with (
-        replaced_class_map(target, prompts, colours) as temporary,
-        class_map_writer(temporary, label_map.shape, prompts, colours, transform, crs, tags) as writer,
+        replaced_class_map(target, prompts, table) as temporary,
+        class_map_writer(temporary, label_map.shape, prompts, table, transform, crs, tags) as writer,
     ):
         writer.write(np.where(mask, label_map, NODATA).astype(np.uint8))
     return target
 
 
 @contextmanager
-def replaced_class_map(path: Path, prompts: Sequence[ClassPrompt], colours: ArrayLike | None) -> Iterator[Path]:
+def replaced_class_map(path: Path, prompts: Sequence[ClassPrompt], colours: Colours) -> Iterator[Path]:
     """A temporary path for a class map; the map and its legend replace those at ``path`` when the block ends well.
 
     Raises:
         OutputError: the files can't be written.
     """
-    legend_text = _legend_xml(prompts, class_colours(prompts, colours))
+    legend_text = _legend_xml(prompts, colours)
     legend = path.with_name(path.name + ".aux.xml")
     with ExitStack() as stack:
         # Left in reverse order: the map is renamed first, its legend after it.
@@ -99,7 +103,7 @@ def class_map_writer(
     path: Path,
     shape: tuple[int, ...],
     prompts: Sequence[ClassPrompt],
-    colours: ArrayLike | None = None,
+    colours: Colours,
     transform: rasterio.Affine | None = None,
     crs: rasterio.CRS | None = None,
     tags: Mapping[str, Any] | None = None,
@@ -110,7 +114,7 @@ def class_map_writer(
         path: the file to write, in place: put ``write_beside`` around it.
         shape: (H, W) of the map.
         prompts: the classes.
-        colours: (K, 3) uint8; the package's own palette if None.
+        colours: red, green and blue of each class, 0 to 255.
         transform: from (column, row) to map coordinates, if known.
         crs: coordinate reference system, if known.
         tags: settings to keep in the file; anything that JSON can hold.
@@ -119,7 +123,6 @@ def class_map_writer(
         OutputError: the file can't be written, or does not hold what was written to it.
     """
     height, width = shape
-    table = class_colours(prompts, colours)
     with new_geotiff(
         path,
         buffered=True,
@@ -133,14 +136,14 @@ def class_map_writer(
         transform=transform,
     ) as writer:
         target = writer.target
-        target.write_colormap(1, {NODATA: (0, 0, 0, 0)} | {k: (*rgb, 255) for k, rgb in enumerate(table)})
+        target.write_colormap(1, {NODATA: (0, 0, 0, 0)} | {k: (*rgb, 255) for k, rgb in enumerate(colours)})
         target.update_tags(**_file_tags(prompts, tags))
         target.update_tags(1, **{f"CLASS_{k}": prompt.name for k, prompt in enumerate(prompts)})
         target.set_band_description(1, "class")
         yield writer
 
 
-def class_colours(prompts: Sequence[ClassPrompt], colours: ArrayLike | None = None) -> list[tuple[int, int, int]]:
+def class_colours(prompts: Sequence[ClassPrompt], colours: ArrayLike | None = None) -> Colours:
     """The colour of each class, 0 to 255: those given, or the package's palette.
 
     Raises:
@@ -168,7 +171,7 @@ def _file_tags(prompts: Sequence[ClassPrompt], settings: Mapping[str, Any] | Non
     }
 
 
-def _legend_xml(prompts: Sequence[ClassPrompt], colours: Sequence[tuple[int, int, int]]) -> bytes:
+def _legend_xml(prompts: Sequence[ClassPrompt], colours: Colours) -> bytes:
     """GDAL's auxiliary file with category names and a raster attribute table (value, class, red, green, blue)."""
     # Types and usages are numbers of GDAL's GDALRATFieldType (0 integer, 2 string) and GDALRATFieldUsage.
     columns = (("Value", "0", "5"), ("Class", "2", "2"), ("Red", "0", "6"), ("Green", "0", "7"), ("Blue", "0", "8"))

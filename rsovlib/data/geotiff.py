@@ -25,6 +25,13 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 _BLOCK = 256
 
 
+def open_raster(path: str | os.PathLike[str], mode: str = "r", **profile: Any) -> Any:
+    """``rasterio.open`` for images that may have no coordinates, which is legal, and which rasterio warns of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path, mode, **profile)
+
+
 @contextmanager
 def new_geotiff(
     path: str | os.PathLike[str], *, buffered: bool = False, overviews: bool = False, **profile: Any
@@ -48,18 +55,15 @@ def new_geotiff(
     file = Path(path)
     layout = {"driver": "GTiff", "tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK, "bigtiff": "if_safer"}
     try:
-        # An image without coordinates is legal, and so is its map; rasterio warns of it.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(file, "w", **layout, compress="deflate", **profile) as target:
-                writer = RowWriter(target, _BLOCK if buffered else 1)
-                yield writer
-                writer.finish()
-            if overviews:
-                _add_overviews(file)
-            # GDAL writes its last blocks when a file is closed, and does not always say that it failed.
-            if _checksums(file) != writer.checksums:
-                raise OutputError(f"A file in {file.parent} does not read back as it was written; is the disk full?")
+        with open_raster(file, "w", **layout, compress="deflate", **profile) as target:
+            writer = RowWriter(target, _BLOCK if buffered else 1)
+            yield writer
+            writer.finish()
+        if overviews:
+            _add_overviews(file)
+        # GDAL writes its last blocks when a file is closed, and does not always say that it failed.
+        if _checksums(file) != writer.checksums:
+            raise OutputError(f"A file in {file.parent} does not read back as it was written; is the disk full?")
     except (RasterioError, CPLE_BaseError) as error:
         raise OutputError(f"A GeoTIFF can't be written to {file.parent} ({error}); is the disk full?") from error
 
@@ -116,7 +120,7 @@ class RowWriter:
 
 def _add_overviews(path: Path) -> None:
     """Halve the raster until it fits into one block."""
-    with rasterio.Env(COMPRESS_OVERVIEW="DEFLATE"), rasterio.open(path, "r+") as target:
+    with rasterio.Env(COMPRESS_OVERVIEW="DEFLATE"), open_raster(path, "r+") as target:
         factors: list[int] = []
         while max(target.shape) > _BLOCK * 2 ** len(factors):
             factors.append(2 ** (len(factors) + 1))
@@ -126,7 +130,7 @@ def _add_overviews(path: Path) -> None:
 
 def _checksums(path: Path) -> list[int]:
     """CRC-32 of each band's rows, as they are read from the file."""
-    with rasterio.open(path) as source:
+    with open_raster(path) as source:
         sums = [0] * source.count
         for band in range(source.count):
             for row in range(0, source.height, _BLOCK):

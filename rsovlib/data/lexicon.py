@@ -116,14 +116,19 @@ _LOW_VEGETATION = Group(("low vegetation", "low plants"), (GRASS, FARMLAND))
 _BUILT_UP = Group(("built-up area", "urban area", "built-up", "town"), (BUILDING, ROAD, CAR, POOL))
 _ROAD_AND_CARS = Group(LEXICON[ROAD].trained, (ROAD, CAR))
 
-VOCABULARIES: tuple[tuple[float, tuple[Group, ...]], ...] = (
-    (0.55, tuple(_single(label) for label in LEXICON)),
-    (0.2, (_single(BUILDING), _ROAD_AND_CARS, _single(WATER), _single(BARE), _VEGETATION)),
-    (0.1, (_BUILT_UP, _single(FARMLAND), _single(FOREST), _single(GRASS), _single(WATER), _single(BARE))),
-    (0.1, (_single(BUILDING), _single(ROAD), _LOW_VEGETATION, _single(FOREST), _single(CAR), _single(WATER))),
-    (0.05, (_single(BUILDING), _ROAD_AND_CARS, _single(WATER), _single(BARE), _single(FOREST), _single(FARMLAND))),
+FINE_LIST: tuple[Group, ...] = tuple(_single(label) for label in LEXICON)
+"""Every named class by itself."""
+
+COARSE_LISTS: tuple[tuple[float, tuple[Group, ...]], ...] = (
+    (0.4, (_single(BUILDING), _ROAD_AND_CARS, _single(WATER), _single(BARE), _VEGETATION)),
+    (0.2, (_BUILT_UP, _single(FARMLAND), _single(FOREST), _single(GRASS), _single(WATER), _single(BARE))),
+    (0.2, (_single(BUILDING), _single(ROAD), _LOW_VEGETATION, _single(FOREST), _single(CAR), _single(WATER))),
+    (0.2, (_single(BUILDING), _ROAD_AND_CARS, _single(WATER), _single(BARE), _single(FOREST), _single(FARMLAND))),
 )
-"""Word lists that training draws from, with their probabilities; classes that a list leaves out are ignored there."""
+"""Coarser word lists, with their probabilities; classes that a list leaves out are ignored there.
+
+The first is that of real imagery, which knows plants of any kind only.
+"""
 
 OTHER_NAMES = ("other", "background", "clutter")
 """Names for whatever a word list doesn't list."""
@@ -167,7 +172,7 @@ def fill(template: str, name: str) -> str:
 def all_training_texts() -> list[str]:
     """Every word that training may use, once, for cutting the tokenizer's merges down to them."""
     texts = [name for words in LEXICON.values() for name in words.trained + words.thesaurus]
-    texts += [name for _, groups in VOCABULARIES for group in groups for name in group.names]
+    texts += [name for _, groups in COARSE_LISTS for group in groups for name in group.names]
     texts += [*OTHER_NAMES, *(fill(template, "") for template in TEMPLATES)]
     texts += [f"{colour} {noun}" for colour in ROOF_COLOURS for noun in ROOF_NOUNS]
     texts += [f"{colour} {noun}" for colour in CROP_COLOURS for noun in CROP_NOUNS]

@@ -25,11 +25,13 @@ from rsovlib.data.areas import pixel_areas
 from rsovlib.data.classes import ClassPrompt, parse_classes
 from rsovlib.data.classmap import (
     NODATA,
+    Colours,
+    class_colours,
     class_map_writer,
     replaced_class_map,
     write_class_map,
 )
-from rsovlib.data.geotiff import TIFF_SUFFIXES, RowWriter, new_geotiff
+from rsovlib.data.geotiff import TIFF_SUFFIXES, RowWriter, new_geotiff, open_raster
 from rsovlib.data.memory import available_memory, in_words
 from rsovlib.data.outputs import check_output
 from rsovlib.data.reader import SceneRaster, StretchRule, open_scene
@@ -68,8 +70,9 @@ class _HasProbabilities(Protocol):
 class Segmenter(Protocol):
     """What :func:`segment_scene` needs: (image uint8 (H, W, 3), classes) -> something with .probabilities (K, H, W).
 
-    Two more methods are used where a segmenter has them: ``memory_needed(height, width, classes) -> int`` (bytes that
-    one call takes at most) and ``settings() -> dict`` (plain values, kept in the map's tags).
+    More is used where a segmenter has it: ``memory_needed(height, width, classes) -> int`` (bytes that one call takes
+    at most), ``device`` (a ``torch.device``: where it takes them), and ``settings() -> dict`` (plain values, kept in
+    the map's tags).
     """
 
     def __call__(self, image: NDArray[np.uint8], classes: list[str], /) -> _HasProbabilities:
@@ -192,9 +195,10 @@ def segment_scene(
         grid = tile_grid(scene.height, scene.width, tile, overlap)
         _check_memory(segmenter, scene, tile, overlap, len(prompts), with_polygons=vector is not None)
         settings = _settings(scene, segmenter, origin, tile, overlap)
-        with outputs.temporary(prompts) as files:
+        colours = class_colours(prompts)
+        with outputs.temporary(prompts, colours) as files:
             run = _SceneRun(scene, grid, prompts, segmenter, confidence=vector is not None, progress=progress)
-            run.write(files.out, files.extra.get("probabilities"), settings)
+            run.write(files.out, files.extra.get("probabilities"), colours, settings)
             if "png" in files.extra:
                 _write_picture(files.extra["png"], files.out, scene, prompts)
             if "vector" in files.extra:
@@ -272,10 +276,10 @@ class _Outputs:
         return cls(first, others)
 
     @contextmanager
-    def temporary(self, prompts: Sequence[ClassPrompt]) -> Iterator[_Outputs]:
+    def temporary(self, prompts: Sequence[ClassPrompt], colours: Colours) -> Iterator[_Outputs]:
         """Paths to write to; renamed when the block ends well, the class map last, and removed when it does not."""
         with ExitStack() as stack:
-            out = stack.enter_context(replaced_class_map(self.out, prompts, None))
+            out = stack.enter_context(replaced_class_map(self.out, prompts, colours))
             extra = {kind: stack.enter_context(write_beside(path)) for kind, path in self.extra.items()}
             yield _Outputs(out, extra)
 
@@ -317,7 +321,7 @@ class _SceneRun:
         self.tiles = 0
         self.segmenter_seconds = 0.0
 
-    def write(self, out: Path, probabilities: Path | None, settings: Mapping[str, Any]) -> None:
+    def write(self, out: Path, probabilities: Path | None, colours: Colours, settings: Mapping[str, Any]) -> None:
         """Segment all tiles and write the class map, and the probabilities if wanted, row by row."""
         from tqdm.auto import tqdm
 
@@ -330,6 +334,7 @@ class _SceneRun:
                     out,
                     (scene.height, scene.width),
                     self._prompts,
+                    colours,
                     transform=_transform(scene),
                     crs=scene.crs,
                     tags=settings,
@@ -361,11 +366,11 @@ class _SceneRun:
         started = time.perf_counter()
         try:
             result = self._segmenter(image, self._classes).probabilities
-        except MemoryError as error:
-            if isinstance(error, RsovError):
+        except (MemoryError, RuntimeError) as error:  # PyTorch raises RuntimeError where there is no memory left
+            if isinstance(error, RsovError) or not _ran_out_of_memory(error):
                 raise
             raise ResourceError(
-                f"Memory ran out in a tile of {tile.height} x {tile.width}; choose a smaller tile."
+                f"Memory ran out in a tile of {tile.height} x {tile.width} pixels; choose a smaller tile."
             ) from error
         if hasattr(result, "cpu"):  # a tensor, perhaps on another device
             result = result.detach().cpu().numpy()
@@ -443,51 +448,78 @@ def _check_memory(
     """Refuse a tile that is foreseen not to fit, and name one that would.
 
     Raises:
-        ResourceError: the run would need more memory than is free.
+        ResourceError: the run would need more memory than is free, in the machine or on its GPU.
     """
+    host_free, gpu_free = available_memory(), _free_on_gpu(getattr(segmenter, "device", None))
 
-    def needed(side: int, shared: int) -> float:
-        return _memory_needed(
-            segmenter, scene, tile_grid(scene.height, scene.width, side, shared), classes, with_polygons
-        )
+    def shortage(side: int, shared: int) -> tuple[float, float, str] | None:
+        """Bytes needed, bytes free and where, if these tiles do not fit."""
+        grid = tile_grid(scene.height, scene.width, side, shared)
+        on_host = _host_memory(scene, grid, classes, with_polygons)
+        in_segmenter = _segmenter_memory(segmenter, grid, classes)
+        if gpu_free is None:
+            on_host += in_segmenter
+        elif in_segmenter > gpu_free:
+            return in_segmenter, gpu_free, "on the GPU"
+        return (on_host, host_free, "of memory") if on_host > host_free else None
 
-    free = available_memory()
-    wanted = needed(tile, overlap)
-    if wanted <= free:
+    lacking = shortage(tile, overlap)
+    if lacking is None:
         return
     side = min(tile, max(scene.height, scene.width))
     for smaller in range((side - 1) // 32 * 32, 31, -32):
         shared = overlap if overlap < smaller else smaller // 4
-        if needed(smaller, shared) <= free:
+        if shortage(smaller, shared) is None:
             advice = f"tile={smaller}" if shared == overlap else f"tile={smaller} and overlap={shared}"
             raise ResourceError(
-                f"A tile of {side} pixels with {classes} classes needs about {in_words(wanted)} of memory and "
-                f"{in_words(free)} are free; {advice} would fit."
+                f"A tile of {side} pixels with {classes} classes needs about {in_words(lacking[0])} {lacking[2]} and "
+                f"{in_words(lacking[1])} are free; {advice} would fit."
             )
+    needed, free, where = shortage(32, min(overlap, 8)) or lacking
     raise ResourceError(
-        f"This scene with {classes} classes needs about {in_words(needed(32, min(overlap, 8)))} of memory even with "
-        f"the smallest tiles and {in_words(free)} are free; use fewer classes, a part of the scene, or another machine."
+        f"This scene with {classes} classes needs about {in_words(needed)} {where} even with the smallest tiles and "
+        f"{in_words(free)} are free; use fewer classes, no polygons, a part of the scene, or another machine."
     )
 
 
-def _memory_needed(
-    segmenter: Segmenter, scene: SceneRaster, grid: TileGrid, classes: int, with_polygons: bool
-) -> float:
-    """Foreseen peak in bytes above what the models take."""
+def _segmenter_memory(segmenter: Segmenter, grid: TileGrid, classes: int) -> float:
+    """Bytes that one tile takes inside the segmenter, above its models."""
     height, width = grid.rows.tile, grid.columns.tile
     foreseen = getattr(segmenter, "memory_needed", None)
-    one_tile = float(foreseen(height, width, classes)) if foreseen is not None else 4.0 * classes * height * width
+    return float(foreseen(height, width, classes)) if foreseen is not None else 4.0 * classes * height * width
+
+
+def _host_memory(scene: SceneRaster, grid: TileGrid, classes: int, with_polygons: bool) -> float:
+    """Bytes that the run takes in the machine's memory around the segmenter."""
     # Per pixel of a band of rows: image and masks, argmax in int64, areas in float64, and their copies.
-    band = BandAccumulator.memory_needed(grid, classes) + 48.0 * height * scene.width
-    # Per pixel of the scene: labels, confidence, and components in int64 and int32 with their copies.
-    polygons = 48.0 * scene.height * scene.width if with_polygons else 0.0
-    return max(one_tile + band, polygons)
+    band = BandAccumulator.memory_needed(grid, classes) + 48.0 * grid.rows.tile * scene.width
+    if not with_polygons:
+        return band
+    # Per pixel of the scene: the confidence during the run; then labels, components in int64 and int32, and copies.
+    pixels = float(scene.height) * scene.width
+    return max(band + pixels, 48.0 * pixels)
+
+
+def _free_on_gpu(device: Any) -> int | None:
+    """Bytes free on a CUDA device, or None where the segmenter computes in the machine's own memory."""
+    if getattr(device, "type", None) != "cuda":
+        return None
+    import torch  # a segmenter with such a device has loaded it already
+
+    free: int = torch.cuda.mem_get_info(device)[0]
+    return free
+
+
+def _ran_out_of_memory(error: Exception) -> bool:
+    """Whether an error is one of the ways in which NumPy and PyTorch say that memory ran out."""
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 
 def _write_picture(path: Path, class_map: Path, scene: SceneRaster, prompts: Sequence[ClassPrompt]) -> None:
     """The overlay of a scene, reduced where it is large."""
     image, valid = scene.preview(_PICTURE_SIDE)
-    with rasterio.open(class_map) as source:
+    with open_raster(class_map) as source:
         labels = source.read(1, out_shape=valid.shape)
     valid &= labels != NODATA
     _save_overlay(path, image, np.where(valid, labels, 0).astype(np.int64), prompts, valid)
@@ -514,7 +546,7 @@ def _write_vector(
     path: Path, class_map: Path, prompts: Sequence[ClassPrompt], confidence: NDArray[np.uint8] | None
 ) -> None:
     """The polygons of a class map that was just written."""
-    with rasterio.open(class_map) as source:
+    with open_raster(class_map) as source:
         labels, crs, transform = source.read(1), source.crs, source.transform
     share = None if confidence is None else confidence / np.float32(255)
     names = [str(prompt) for prompt in prompts]

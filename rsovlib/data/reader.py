@@ -15,9 +15,7 @@ from __future__ import annotations
 import math
 import os
 import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -27,9 +25,10 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from rsovlib.data.geotiff import open_raster
 from rsovlib.data.stretch import AS_THEY_ARE, PERCENTILES, Stretch, percentile_stretch
 from rsovlib.errors import InputError, RasterError
 
@@ -294,14 +293,6 @@ class SceneRaster:
         return valid
 
 
-@contextmanager
-def _no_georeference_is_fine() -> Iterator[None]:
-    """A PNG without coordinates is a legal input; rasterio warns of it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
-
-
 def _open(name: str) -> rasterio.DatasetReader:
     """Open a raster, or say in one sentence why it isn't one."""
     # Names that only GDAL understands: /vsizip/..., NETCDF:"file":variable, https://...
@@ -316,13 +307,12 @@ def _open(name: str) -> rasterio.DatasetReader:
             raise RasterError(f"{name} can't be read: permission denied.")
         if file.is_file() and file.stat().st_size == 0:
             raise RasterError(f"{name} is empty (0 bytes); get the file again.")
-    with _no_georeference_is_fine():
-        try:
-            source = rasterio.open(name)
-        except RasterioError as error:
-            raise RasterError(
-                f"{name} can't be opened as a raster; it is of an unknown format, or damaged from its start on."
-            ) from error
+    try:
+        source: rasterio.DatasetReader = open_raster(name)
+    except RasterioError as error:
+        raise RasterError(
+            f"{name} can't be opened as a raster; it is of an unknown format, or damaged from its start on."
+        ) from error
     return source
 
 

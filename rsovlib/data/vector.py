@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,7 +115,9 @@ def write_polygons(path: Path, table: geopandas.GeoDataFrame) -> None:
         if suffix == ".geojson" and table.crs is not None:
             table = table.to_crs("EPSG:4326")
         driver = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}[suffix]
-        table.to_file(path, driver=driver, layer="classes")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'crs' was not provided")  # an image without one has polygons without
+            table.to_file(path, driver=driver, layer="classes")
     except (OSError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise OutputError(f"The polygons can't be written to {path.parent} ({error}); is the disk full?") from error
 

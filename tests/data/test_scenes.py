@@ -13,6 +13,8 @@ from rsovlib.data._scene_radar import _radar_shadow
 from rsovlib.data.lexicon import (
     BUILDING,
     CLASSES,
+    COARSE_LISTS,
+    FINE_LIST,
     FOREST,
     HELD_OUT_CROP,
     HELD_OUT_ROOF,
@@ -21,7 +23,6 @@ from rsovlib.data.lexicon import (
     ORCHARD,
     ROAD,
     TEMPLATES,
-    VOCABULARIES,
     WATER,
     all_training_texts,
 )
@@ -218,14 +219,15 @@ def test_combinations_are_new_but_their_words_are_known():
 
 def test_held_out_things_are_held_out():
     assert ORCHARD not in LEXICON
-    assert all(ORCHARD not in group.members or len(group.members) > 1 for _, groups in VOCABULARIES for group in groups)
+    groups = [*FINE_LIST, *(group for _, listed in COARSE_LISTS for group in listed)]
+    assert all(ORCHARD not in group.members or len(group.members) > 1 for group in groups)
     assert not set(HELD_OUT_TEMPLATES) & set(TEMPLATES)
     assert HELD_OUT_ROOF in {"red", "white", "gray", "blue", "brown"}
     assert HELD_OUT_CROP in {"green", "yellow", "brown", "dark green"}
 
 
 def test_every_word_list_parts_the_classes():
-    assert sum(chance for chance, _ in VOCABULARIES) == pytest.approx(1)
-    for _, groups in VOCABULARIES:
+    assert sum(chance for chance, _ in COARSE_LISTS) == pytest.approx(1)
+    for groups in (FINE_LIST, *(listed for _, listed in COARSE_LISTS)):
         members = [member for group in groups for member in group.members]
         assert len(members) == len(set(members))
