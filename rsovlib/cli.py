@@ -125,9 +125,9 @@ def _add_segment(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         choices=("auto", "percentile", "none"),
         help="auto: 2-98 %% of the scene for all but 8-bit images; percentile: for all (default: %(default)s)",
     )
-    image.add_argument("--tile", type=int, default=512, metavar="PIXELS", help="side of a tile (default: %(default)s)")
+    image.add_argument("--tile", type=int, metavar="PIXELS", help="side of a tile (default: the method's own)")
     image.add_argument(
-        "--overlap", type=int, default=128, metavar="PIXELS", help="shared by neighbouring tiles (default: %(default)s)"
+        "--overlap", type=int, metavar="PIXELS", help="shared by neighbouring tiles (default: the method's own)"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     parser.set_defaults(command=_segment)

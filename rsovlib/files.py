@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rsovlib.errors import OutputError
@@ -16,7 +16,8 @@ def write_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path in the folder of ``path``, renamed to ``path`` when the block ends well.
 
     The temporary name keeps the suffix of ``path``, because GDAL and others choose the format by it.
-    On any error, KeyboardInterrupt included, the temporary file is removed and ``path`` is left as it was.
+    On any error, KeyboardInterrupt included, the temporary file is removed, folders made for it too, and ``path`` is
+    left as it was.
 
     Args:
         path: where the finished file shall stand; its folder is made when missing.
@@ -30,6 +31,7 @@ def write_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if target.is_dir():
         raise OutputError(f"{target} is a folder; give the name of a file to write.")
+    made = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=f".part{target.suffix}", dir=target.parent)
@@ -47,3 +49,6 @@ def write_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+        for folder in made:  # a failed job leaves no empty folders either
+            with suppress(OSError):  # not empty, or already gone
+                folder.rmdir()

@@ -102,12 +102,17 @@ def class_colours(classes: Sequence[str]) -> np.ndarray:
     # Okabe-Ito colours too close to a land-cover colour in use would be confused with it.
     spare = [_rgb(colour) for colour in OKABE_ITO[:-1]]
     colours = np.zeros((len(classes), 3), dtype=np.uint8)
+    furthest: _Furthest | None = None
     for position, colour in enumerate(chosen):
         if colour is not None:
             colours[position] = _rgb(colour)
             continue
         spare = [candidate for candidate in spare if not taken or _distance(candidate[None], taken)[0] > 20]
-        colours[position] = spare.pop(0) if spare else _furthest(taken)
+        if spare:
+            colours[position] = spare.pop(0)
+        else:
+            furthest = furthest or _Furthest(taken)
+            colours[position] = furthest.next()
         taken.append(colours[position])
     return colours
 
@@ -456,19 +461,36 @@ def _as_seen(colours: np.ndarray) -> np.ndarray:
 
 def _distance(candidates: np.ndarray, taken: Sequence[np.ndarray]) -> np.ndarray:
     """For each candidate, the CIELAB distance to the nearest taken colour, for the eyes that tell them apart least."""
-    seen, others = _as_seen(candidates), _as_seen(np.stack(taken))
-    return np.linalg.norm(seen[:, :, None] - others[:, None], axis=-1).min(axis=(0, 2))
+    return _distance_seen(_as_seen(candidates), taken)
+
+
+def _distance_seen(seen: np.ndarray, taken: Sequence[np.ndarray]) -> np.ndarray:
+    """:func:`_distance` for candidates (3, M, 3) that went through :func:`_as_seen` already."""
+    nearest = np.full(seen.shape[1], np.inf)
+    for other in _as_seen(np.stack(taken)).swapaxes(0, 1):  # one at a time: all pairs of 254 colours would fill memory
+        np.minimum(nearest, np.linalg.norm(seen - other[:, None], axis=-1).min(axis=0), out=nearest)
+    return nearest
 
 
 @functools.cache
-def _candidates() -> np.ndarray:
-    """A grid of colours, without the very dark and very light ones, which read as shadow or glare."""
+def _candidates() -> tuple[np.ndarray, np.ndarray]:
+    """A grid of colours, without the very dark and very light ones, which read as shadow or glare; and as seen."""
     steps = np.arange(0, 256, 17)
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.uint8)
     lightness = rgb2lab(grid / 255)[:, 0]
-    return grid[(lightness > 25) & (lightness < 92)]
+    kept = grid[(lightness > 25) & (lightness < 92)]
+    return kept, _as_seen(kept)
 
 
-def _furthest(taken: Sequence[np.ndarray]) -> np.ndarray:
-    candidates = _candidates()
-    return candidates[_distance(candidates, taken).argmax()]
+class _Furthest:
+    """Hands out the colour that is furthest from all taken ones, again and again."""
+
+    def __init__(self, taken: Sequence[np.ndarray]) -> None:
+        self._colours, self._seen = _candidates()
+        self._nearest = _distance_seen(self._seen, taken)
+
+    def next(self) -> np.ndarray:
+        colour = self._colours[self._nearest.argmax()]
+        # Only the new colour can be nearer than what was nearest before.
+        np.minimum(self._nearest, _distance_seen(self._seen, [colour]), out=self._nearest)
+        return colour

@@ -25,6 +25,18 @@ def test_the_file_appears_only_when_the_block_has_ended(tmp_path: Path):
     assert [p.name for p in path.parent.iterdir()] == ["map.tif"]
 
 
+def test_after_an_error_folders_made_for_the_file_are_gone_and_others_are_not(tmp_path: Path):
+    (tmp_path / "there").mkdir()
+
+    def fail() -> None:
+        with write_beside(tmp_path / "there" / "new" / "newer" / "map.tif"):
+            raise ValueError
+
+    with pytest.raises(ValueError, match=r"^$"):
+        fail()
+    assert [p.name for p in tmp_path.rglob("*")] == ["there"]
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_after_an_error_the_old_file_stands_and_nothing_else(tmp_path: Path, error: type[BaseException]):
     path = tmp_path / "map.tif"

@@ -1,0 +1,1 @@
+"""What is segmented: rasters, tiles, class prompts, simulated scenes and their words."""

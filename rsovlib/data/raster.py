@@ -58,6 +58,9 @@ __all__ = [
 _GDAL_CACHE = 256 * 2**20
 """Bytes. GDAL's own default is 5 % of the machine's memory, whatever the user asked for."""
 
+_DEFAULT_TILING = (512, 128)
+"""Tile and overlap in pixels for segmenters that have none of their own."""
+
 _PICTURE_SIDE = 2048
 """Longest side of the overlay picture in pixels; larger scenes are shown reduced."""
 
@@ -71,8 +74,8 @@ class Segmenter(Protocol):
     """What :func:`segment_scene` needs: (image uint8 (H, W, 3), classes) -> something with .probabilities (K, H, W).
 
     More is used where a segmenter has it: ``memory_needed(height, width, classes) -> int`` (bytes that one call takes
-    at most), ``device`` (a ``torch.device``: where it takes them), and ``settings() -> dict`` (plain values, kept in
-    the map's tags).
+    at most), ``device`` (a ``torch.device``: where it takes them), ``tiling`` (the tile and overlap that suit it) and
+    ``settings() -> dict`` (plain values, kept in the map's tags).
     """
 
     def __call__(self, image: NDArray[np.uint8], classes: list[str], /) -> _HasProbabilities:
@@ -128,8 +131,8 @@ def segment_scene(
     *,
     method: str = "sdci",
     profile: str = "embedded",
-    tile: int = 512,
-    overlap: int = 128,
+    tile: int | None = None,
+    overlap: int | None = None,
     bands: str | Sequence[int | str] | None = None,
     stretch: StretchRule = "auto",
     percentiles: tuple[float, float] = PERCENTILES,
@@ -153,8 +156,9 @@ def segment_scene(
         out: GeoTIFF to write: uint8, value k is class k, 255 is nodata.
         method: name of the segmentation method.
         profile: ``"embedded"`` (small models that ship with the package) or ``"full"`` (the papers' weights).
-        tile: side of a tile in pixels; a tile is segmented as one image.
-        overlap: pixels that neighbouring tiles share at least; their probabilities are blended there.
+        tile: side of a tile in pixels; a tile is segmented as one image. None takes the segmenter's own.
+        overlap: pixels that neighbouring tiles share at least; their probabilities are blended there. None takes
+            the segmenter's own, or a quarter of the tile that was asked for.
         bands: which bands are red, green and blue; see :func:`rsovlib.data.reader.open_scene`.
         stretch: how sensor values become display values; see :func:`rsovlib.data.reader.open_scene`.
         percentiles: of the stretch.
@@ -178,7 +182,8 @@ def segment_scene(
     """
     started = time.perf_counter()
     prompts = parse_classes(classes)
-    check_tiling(tile, overlap)
+    if tile is not None:
+        check_tiling(tile, tile // 4 if overlap is None else overlap)
     outputs = _Outputs.checked(path, out, {"png": png, "vector": vector, "probabilities": probabilities})
     if segmenter is not None and options:
         raise InputError(f"With a segmenter of your own, {', '.join(sorted(options))} would have no effect; leave out.")
@@ -192,6 +197,7 @@ def segment_scene(
             segmenter = _make_segmenter(method, profile=profile, device=device, **options)
         else:
             origin = {"method": getattr(segmenter, "__name__", type(segmenter).__name__)}
+        tile, overlap = _tiling(segmenter, tile, overlap)
         grid = tile_grid(scene.height, scene.width, tile, overlap)
         _check_memory(segmenter, scene, tile, overlap, len(prompts), with_polygons=vector is not None)
         settings = _settings(scene, segmenter, origin, tile, overlap)
@@ -423,6 +429,18 @@ def _transform(scene: SceneRaster) -> rasterio.Affine | None:
 def _make_segmenter(method: str, **options: Any) -> Segmenter:
     """A segmenter by name. Looked up at run time, because methods are a layer above data."""
     return importlib.import_module("rsovlib.segmenters").make_segmenter(method, **options)
+
+
+def _tiling(segmenter: Segmenter, tile: int | None, overlap: int | None) -> tuple[int, int]:
+    """The tile and overlap that were asked for, else those of the segmenter.
+
+    A segmenter that cuts large images into windows itself names them as its tiling: tiles of another size would be cut
+    a second time, and every pixel computed several times over.
+    """
+    own_tile, own_overlap = getattr(segmenter, "tiling", _DEFAULT_TILING)
+    if tile is None:
+        return own_tile, own_overlap if overlap is None else overlap
+    return tile, tile // 4 if overlap is None else overlap
 
 
 def _settings(

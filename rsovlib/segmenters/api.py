@@ -124,7 +124,8 @@ def segment(
     from rsovlib.data.raster import open_scene
 
     with open_scene(Path(image)) as scene:
-        rgb, valid = scene.read_rgb(), scene.valid()
+        scene.require_data()
+        rgb, valid = scene.read()
         # GDAL shows a missing transform as the identity.
         placed = scene.crs is not None or not scene.transform.is_identity
         where = GeoReference(scene.transform, scene.crs) if placed else None

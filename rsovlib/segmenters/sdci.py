@@ -33,10 +33,10 @@ from rsovlib.kernels import (
     edge_weights,
     felzenszwalb_superpixels,
     knn_transition,
-    resample_attention,
     solve_cscp,
 )
 from rsovlib.segmenters.base import Segmentation
+from rsovlib.segmenters.carry import carried_product
 from rsovlib.segmenters.images import (
     RGB,
     as_rgb,
@@ -289,6 +289,16 @@ class SDCI:
         if self.config.precision != "float32" and self.clip.device.type == "cpu":
             raise InputError(f"precision={self.config.precision!r} needs a GPU; use 'float32' on the CPU.")
 
+    @property
+    def tiling(self) -> tuple[int, int]:
+        """Tile and overlap in pixels that suit large scenes: the window's, or the paper's tiles of 512."""
+        return (512, 128) if self.config.window is None else (self.config.window, self.config.overlap)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.clip.device
+
     # ---- the segmenter protocol ----------------------------------------------------------------------------
 
     def __call__(self, image: Any, classes: str | Sequence[str]) -> Segmentation:
@@ -354,8 +364,8 @@ class SDCI:
             4 * self.clip.heads * n_clip**2,
             # DINO's caught map with its scores, beside CLIP's head mean
             3 * self.dino.heads * n_dino**2 + n_clip**2,
-            # both head means, each also on the other's grid
-            4 * (n_clip**2 + n_dino**2),
+            # both head means, and the similarities of a neighbour graph
+            2 * (n_clip**2 + n_dino**2),
         )
         features = 3 * len(self.clip.blocks) * n_clip * max(self.clip.embed_dim, self.clip.width)
         convex = 10 * classes * height * width
@@ -402,16 +412,9 @@ class SDCI:
         """CAF, equations 8 and 9: scores of both branches on their own grids, (N_c, K) and (N_d, K)."""
         clip_scores = self._text_scores(features.clip_layers, text, classes)
         dino_scores = self._text_scores(features.dino_text_layers, text, classes)
-        attention_c, attention_d = features.clip_attention, features.dino_attention
-        grids = features.clip_grid, features.dino_grid
-        if self.config.caf:
-            renorm = self.config.align_renorm
-            lambda_1 = self.config.lambda_1
-            seen_by_clip = resample_attention(attention_d, grids[1], grids[0], align_renorm=renorm)
-            seen_by_dino = resample_attention(attention_c, grids[0], grids[1], align_renorm=renorm)
-            attention_c = attention_c + lambda_1 * seen_by_clip
-            attention_d = attention_d + lambda_1 * seen_by_dino
-        return self._smooth(attention_c, clip_scores), self._smooth(attention_d, dino_scores)
+        own = features.clip_attention, features.clip_grid
+        other = features.dino_attention, features.dino_grid
+        return self._smooth(clip_scores, *own, *other), self._smooth(dino_scores, *other, *own)
 
     def refine(
         self, features: SDCIFeatures, clip_scores: torch.Tensor, dino_scores: torch.Tensor
@@ -522,11 +525,22 @@ class SDCI:
         cosines = F.normalize(layers, dim=-1) @ text.T
         return (self.config.logit_scale * cosines).softmax(dim=-1)[..., :classes]
 
-    def _smooth(self, attention: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Equation 8's form: attention times the last layer's scores (D18), plus the mean of the layers before."""
+    def _smooth(
+        self,
+        scores: torch.Tensor,
+        attention: torch.Tensor,
+        grid: tuple[int, int],
+        other_attention: torch.Tensor,
+        other_grid: tuple[int, int],
+    ) -> torch.Tensor:
+        """Equation 8: both attentions times the last layer's scores (D18), plus the mean of the layers before."""
+        config = self.config
         last = scores[-1]
-        last = last.masked_fill(last < self.config.score_threshold * last.amax(dim=0), 0.0)
+        last = last.masked_fill(last < config.score_threshold * last.amax(dim=0), 0.0)
         smoothed = attention @ last
+        if config.caf:
+            carried = carried_product(other_attention, last, other_grid, grid, align_renorm=config.align_renorm)
+            smoothed = smoothed + config.lambda_1 * carried
         return smoothed + scores[:-1].mean(dim=0) if len(scores) > 1 else smoothed
 
     def _graph(self, layers: torch.Tensor) -> torch.Tensor:

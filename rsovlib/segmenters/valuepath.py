@@ -43,6 +43,16 @@ class ValuePath:
     window: int | None = None
     overlap: int = 64
 
+    @property
+    def tiling(self) -> tuple[int, int]:
+        """Tile and overlap in pixels that suit large scenes."""
+        return (512, 128) if self.window is None else (self.window, self.overlap)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.clip.device
+
     def __call__(self, image: Any, classes: str | Sequence[str]) -> Segmentation:
         """Segment one image; stages: ``clip_scores`` (N, K), softmax over the classes of every patch.
 

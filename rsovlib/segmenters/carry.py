@@ -1,0 +1,60 @@
+"""Another grid's attention applied to scores, without ever forming it on this grid.
+
+CAF adds the other branch's attention B, carried bilinearly to this branch's grid on both axes: A + U B U^T, where U
+(N, N') enlarges an image on the other grid to this one. ``kernels.resample_attention`` forms U B U^T, N x N numbers;
+but all that is ever asked of it is its product with the scores, and products may be taken from the right:
+U (B (U^T S)). U is separable, so both its products cost next to nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+Grid = tuple[int, int]
+
+
+def carried_product(
+    attention: torch.Tensor, scores: torch.Tensor, source: Grid, target: Grid, *, align_renorm: bool = False
+) -> torch.Tensor:
+    """``resample_attention(attention, source, target, align_renorm=...) @ scores``.
+
+    Args:
+        attention: B, (N', N') on the source grid.
+        scores: S, (N, K) on the target grid.
+        source: rows and columns of the grid that the attention lies on.
+        target: rows and columns of the grid that the scores lie on.
+        align_renorm: every row of the carried map gets the (interpolated) sum of the row that it was made from (D15).
+
+    Returns:
+        (N, K).
+    """
+    if source == target:
+        return attention @ scores
+    product = _enlarged(attention @ _gathered(scores, source, target), source, target)
+    if align_renorm:
+        ones = torch.ones_like(scores[:, :1])
+        wanted = _enlarged(attention.sum(dim=1, keepdim=True), source, target)
+        sums = _enlarged(attention @ _gathered(ones, source, target), source, target)
+        product = product * (wanted / sums.masked_fill(sums == 0, 1.0))
+    return product
+
+
+def _weights(source: int, target: int, like: torch.Tensor) -> torch.Tensor:
+    """(target, source): what every cell of the target takes from the source's, bilinear, align_corners False."""
+    cells = torch.eye(source, dtype=like.dtype, device=like.device)
+    return F.interpolate(cells[None], size=target, mode="linear", align_corners=False)[0].T
+
+
+def _enlarged(values: torch.Tensor, source: Grid, target: Grid) -> torch.Tensor:
+    """U values: (N', K) on the source grid -> (N, K) on the target grid."""
+    rows, columns = (_weights(s, t, values) for s, t in zip(source, target, strict=True))
+    image = values.unflatten(0, source)
+    return torch.einsum("ah,bw,hwk->abk", rows, columns, image).flatten(0, 1)
+
+
+def _gathered(values: torch.Tensor, source: Grid, target: Grid) -> torch.Tensor:
+    """U^T values: (N, K) on the target grid -> (N', K) on the source grid."""
+    rows, columns = (_weights(s, t, values) for s, t in zip(source, target, strict=True))
+    image = values.unflatten(0, target)
+    return torch.einsum("ah,bw,abk->hwk", rows, columns, image).flatten(0, 1)
