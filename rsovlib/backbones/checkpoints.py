@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,7 +78,11 @@ def _read_archive(file: Path) -> Any:
                     "convert it to safetensors on a machine that you trust, or use the safetensors release."
                 )
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        # Given a path, torch would go by its ending; a stream's content alone decides. Pickles of another protocol
+        # than torch's own only bring a warning, on the way to being refused.
+        with file.open("rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{file} can't be read as plain tensors, so it is refused for safety; save its state dict as safetensors."

@@ -22,6 +22,9 @@ from rsovlib.errors import InputError, WeightsError
 
 Tokenizer = Callable[[Sequence[str]], torch.Tensor]
 
+#: Words whose embeddings are remembered at most; ten templates of a large model are 30 kB a word.
+_MOST_WORDS = 1000
+
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -77,6 +80,8 @@ class ClipBackbone:
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD
     _visual: Any = field(init=False, repr=False)
+    _words: dict[tuple[Any, ...], torch.Tensor] = field(init=False, repr=False, default_factory=dict)
+    _words_of: tuple[Any, ...] = field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
         visual: Any = getattr(self.model, "visual", None)
@@ -192,6 +197,8 @@ class ClipBackbone:
             output = output + block.ls_2(block.mlp(block.ln_2(output)))
             yield BlockStep(index, tokens, normed, weights, output)
             tokens = output
+            # A map is the largest thing here: it must not wait for the next one to replace it.
+            del weights, mixed
 
     @staticmethod
     def query_key_value(block: Any, normed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -200,6 +207,13 @@ class ClipBackbone:
         query, key, value = packed.chunk(3, dim=-1)
         heads = block.attn.num_heads
         return _split_heads(query, heads), _split_heads(key, heads), _split_heads(value, heads)
+
+    @staticmethod
+    def value(block: Any, normed: torch.Tensor) -> torch.Tensor:
+        """v alone, as in :meth:`query_key_value`, at a third of the cost."""
+        attn, width = block.attn, normed.shape[-1]
+        packed = F.linear(normed, attn.in_proj_weight[2 * width :], attn.in_proj_bias[2 * width :])
+        return _split_heads(packed, attn.num_heads)
 
     def attend_last(self, features: torch.Tensor, attention: torch.Tensor | None = None) -> torch.Tensor:
         """The last block's value path with another attention, without residual and without feed-forward.
@@ -215,12 +229,10 @@ class ClipBackbone:
             (B, L, E), tokens in the joint image-text space, not of unit norm.
         """
         block = self.blocks[-1]
-        normed = block.ln_1(features)
-        width = normed.shape[-1]
-        value = F.linear(normed, block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :])
+        value = self.value(block, block.ln_1(features))
         if attention is not None:
-            value = _merge_heads(attention @ _split_heads(value, block.attn.num_heads))
-        return self.project(block.attn.out_proj(value))
+            value = attention @ value
+        return self.project(block.attn.out_proj(_merge_heads(value)))
 
     def project(self, tokens: torch.Tensor) -> torch.Tensor:
         """``ln_post`` and the projection to the joint space, for all tokens: (B, L, D) -> (B, L, E)."""
@@ -233,6 +245,20 @@ class ClipBackbone:
         tokens = self.tokenizer(list(texts)).to(self.device)
         model: Any = self.model
         return F.normalize(model.encode_text(tokens).float(), dim=-1)
+
+    def remembered_words(self) -> dict[tuple[Any, ...], torch.Tensor] | None:
+        """Where ``encode_words`` keeps its answers, so that a scene's next tile or the next prompt needn't wait again.
+
+        Empty after the weights changed or moved; None for a model that is being trained.
+        """
+        parameters = list(self.model.parameters())
+        if any(parameter.requires_grad for parameter in parameters):
+            return None
+        # Every change in place counts a tensor's version up.
+        state = (self.device, parameters[0].dtype, sum(p._version for p in parameters if not p.is_inference()))
+        if state != self._words_of or len(self._words) >= _MOST_WORDS:
+            self._words, self._words_of = {}, state
+        return self._words
 
 
 def _split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:

@@ -71,9 +71,10 @@ def _embedded(name: str, weights: str | os.PathLike[str] | None, architecture: M
     entry = EMBEDDED[name]
     if entry.kind != "clip":
         raise InputError(f"{name} is a {entry.kind} model, not a CLIP; load it with load_dino({name!r}).")
-    model = build_embedded_clip(_merged(entry.config, architecture))
     source = registry.embedded_or_local(name, weights)
-    return _loaded(model, embedded_tokenizer(), name, source, expected=entry.sha256 if weights is None else "")
+    digest = _checked(source, entry.sha256 if weights is None else "")
+    model = build_embedded_clip(_merged(entry.config, architecture))
+    return _loaded(model, embedded_tokenizer(), name, source, digest)
 
 
 def _from_openai_file(file: Path, architecture: Mapping[str, Any]) -> ClipBackbone:
@@ -149,9 +150,9 @@ def _from_open_clip(name: str, weights: str | os.PathLike[str] | None, architect
     if tag_config.get("quick_gelu"):
         # These weights were trained with QuickGELU; under the plain name open_clip would silently use GELU.
         config["quick_gelu"] = True
+    digest = _checked(source, expected)
     model = _build(_merged(config, architecture))
-    tokenizer = _tokenizer_for(asked, config)
-    backbone = _loaded(model, tokenizer, name, source, expected=expected)
+    backbone = _loaded(model, _tokenizer_for(asked, config), name, source, digest)
     backbone.weights = str(weights) if source is None or not _looks_like_file(weights) else source.name
     backbone.mean = tuple(tag_config.get("mean") or OPENAI_MEAN)
     backbone.std = tuple(tag_config.get("std") or OPENAI_STD)
@@ -173,7 +174,8 @@ def _from_hub(name: str, weights: str | os.PathLike[str] | None, architecture: M
         source: Path | None = registry.fetch_hub_file(repository, registry.HUB_WEIGHT_FILES)
     else:
         source = None if weights == "random" else Path(weights)
-    backbone = _loaded(_build(_merged(config, architecture)), _tokenizer_for(name, config), name, source)
+    digest = _checked(source)
+    backbone = _loaded(_build(_merged(config, architecture)), _tokenizer_for(name, config), name, source, digest)
     backbone.mean = tuple(statistics.get("mean") or OPENAI_MEAN)
     backbone.std = tuple(statistics.get("std") or OPENAI_STD)
     return backbone
@@ -197,15 +199,17 @@ def _build(config: dict[str, Any]) -> torch.nn.Module:
         raise InputError(f"open_clip can't build a CLIP of these settings: {error}.") from error
 
 
-def _loaded(
-    model: torch.nn.Module, tokenizer: Any, name: str, source: Path | None, *, expected: str = ""
-) -> ClipBackbone:
+def _checked(source: Path | None, expected: str = "") -> str:
+    """The hash of the weights' file, before a large model is built for a file that isn't there or was altered."""
+    return "" if source is None else registry.verified_sha256(source, expected)
+
+
+def _loaded(model: torch.nn.Module, tokenizer: Any, name: str, source: Path | None, digest: str) -> ClipBackbone:
     if source is None:
         return ClipBackbone(model, tokenizer, name, "random")
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 
-    digest = registry.verified_sha256(source, expected)
     state = {key: value for key, value in read_state_dict(source).items() if key not in _OPENAI_EXTRAS}
     state = convert_state_dict(model, state)
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):

@@ -98,15 +98,14 @@ def _from_timm(name: str, weights: str | os.PathLike[str] | None, architecture: 
         source = Path(weights)
         if not source.is_file() and not source.suffix and os.sep not in str(weights):
             raise unknown_name(f"set of weights for {asked}", weights, [*tags, "random"])
+    digest = registry.verified_sha256(source) if source is not None else ""
     model = _build(asked, architecture)
     # A file of that architecture is taken for its self-supervised weights: others' image statistics differ.
-    published = tag or _dino_tag(tags)
+    published = tag if tag in tags else _dino_tag(tags)
     statistics: Any = timm.get_pretrained_cfg(f"{asked}.{published}" if published else asked) or model.pretrained_cfg
     position = "bicubic_offset" if published == "dino" else "bicubic_antialias"
     alignment = None
-    digest = ""
     if source is not None:
-        digest = registry.verified_sha256(source)
         state = read_state_dict(source)
         alignment = _take_alignment(state, str(source))
         load_strictly(model, _as_timm(state, model, source), str(source))
@@ -127,6 +126,10 @@ def _build(architecture: str, overrides: Mapping[str, Any]) -> Any:
         # Fixed-size models (DINO v1 was published for 224) take any size once told to; rotary ones do anyway.
         return timm.create_model(architecture, pretrained=False, num_classes=0, dynamic_img_size=True, **overrides)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:  # what timm raises, by the kind of mistake
+        if "dynamic_img_size" in str(error):
+            raise WeightsError(
+                f"{architecture} is no vision transformer that takes images of any size; choose a ViT."
+            ) from error
         raise InputError(f"{architecture} can't be built with {dict(overrides)}: {error}.") from error
 
 
@@ -144,8 +147,12 @@ def _as_timm(state: dict[str, torch.Tensor], model: Any, source: Path) -> dict[s
     # Heads of classifiers and of self-distillation are no part of the backbone.
     state = {key: value for key, value in state.items() if not key.startswith(HEADS)}
     converter = timm.models.eva if isinstance(model, timm.models.eva.Eva) else timm.models.vision_transformer
-    with redirect_stdout(StringIO()):  # timm prints a line for every bias that the architecture hasn't
-        converted: dict[str, torch.Tensor] = converter.checkpoint_filter_fn(state, model)
+    converted: dict[str, torch.Tensor]
+    try:
+        with redirect_stdout(StringIO()):  # timm prints a line for every bias that the architecture hasn't
+            converted = converter.checkpoint_filter_fn(state, model)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise WeightsError(f"{source} does not fit this architecture: {str(error).splitlines()[0]}.") from error
     return converted
 
 

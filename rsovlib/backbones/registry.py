@@ -154,7 +154,10 @@ def fetch_timm(name: str) -> Path:
     """The local copy of timm's weights of that full name, for example ``vit_base_patch8_224.dino``."""
     import timm
 
-    config: Any = timm.get_pretrained_cfg(name)
+    try:
+        config: Any = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # a tag that the architecture doesn't have
+        config = None
     if config is None or not config.hf_hub_id:
         raise WeightsError(f"timm publishes no weights {name} on the hub; give weights= a file.")
     files = (config.hf_hub_filename,) if config.hf_hub_filename else ("model.safetensors", "pytorch_model.bin")

@@ -25,7 +25,7 @@ RS10 = (
     "land cover classified as {}.",
 )
 #: Texts encoded at once; bounds memory for the largest text towers.
-_BATCH = 256
+_BATCH = 64
 
 
 def template_set(name: str | Sequence[str]) -> tuple[str, ...]:
@@ -67,6 +67,18 @@ def encode_words(clip: ClipBackbone, words: Sequence[str], templates: str | Sequ
         (n, templates, E), unit norm.
     """
     patterns = template_set(templates)
+    remembered = clip.remembered_words()
+    if remembered is None:
+        return _encode(clip, words, patterns)
+    new = [word for word in dict.fromkeys(words) if (word, patterns) not in remembered]
+    if new:
+        rows = _encode(clip, new, patterns)
+        with torch.inference_mode(False):  # what is kept may later meet gradients
+            remembered.update({(word, patterns): row.clone() for word, row in zip(new, rows, strict=True)})
+    return torch.stack([remembered[word, patterns] for word in words])
+
+
+def _encode(clip: ClipBackbone, words: Sequence[str], patterns: Sequence[str]) -> torch.Tensor:
     texts = [pattern.replace("{}", word) for word in words for pattern in patterns]
     rows = [clip.encode_text(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)]
     return torch.cat(rows).reshape(len(words), len(patterns), -1)

@@ -71,12 +71,16 @@ def make_segmenter(
 
 
 def _sdci_config(method: str, small: bool, options: dict[str, Any]) -> SDCIConfig:
-    """The method's reading, at the embedded models' sizes when they are the ones in use."""
-    if small:
-        sizes = SDCIConfig.embedded()
-        kept = {name: getattr(sizes, name) for name in ("clip_size", "dino_scale", "window", "overlap", "tolerance")}
-        options = {**kept, **options}
-    return SDCIConfig.paper(**options) if method == "sdci-paper" else SDCIConfig.official(**options)
+    """The method's reading, with the embedded models' settings when they are the ones in use."""
+    if method == "sdci":
+        return SDCIConfig.embedded(**options) if small else SDCIConfig.official(**options)
+    if small:  # the paper knows no presence test, so only the sizes are taken over
+        settings = SDCIConfig.embedded()
+        sizes = {
+            name: getattr(settings, name) for name in ("clip_size", "dino_scale", "window", "overlap", "tolerance")
+        }
+        options = {**sizes, **options}
+    return SDCIConfig.paper(**options)
 
 
 def segment(

@@ -220,11 +220,13 @@ class SDCIConfig:
 
     @classmethod
     def embedded(cls, **changes: Any) -> SDCIConfig:
-        """The official reading at the sizes that the embedded models were trained for.
+        """The official reading with the settings that suit the embedded models (chosen on validation scenes).
 
-        CLIP sees the image at its own scale, DINO a grid twice as fine; larger images are windowed.
+        CLIP sees the image at its own scale, DINO a grid twice as fine; larger images are windowed. Classes that
+        nothing speaks for are absent, by the threshold that the released program uses for GID, LoveDA and iSAID.
         """
-        return cls(clip_size=None, dino_scale=2.0, window=256, overlap=64, tolerance=1e-4)._changed(changes)
+        sizes = cls(clip_size=None, dino_scale=2.0, window=256, overlap=64)
+        return replace(sizes, presence_threshold=0.5, tolerance=1e-4)._changed(changes)
 
     def _changed(self, changes: dict[str, Any]) -> SDCIConfig:
         names = [entry.name for entry in fields(self)]
@@ -386,6 +388,8 @@ class SDCI:
         with torch.autocast(device.type, dtype=half, enabled=half is not torch.float32):
             layers, last, clip_attention = self._clip_features(clip_pixels)
             dino = self.dino.features(dino_pixels)
+        dino_layers = torch.cat(dino.layers).float()
+        aligned = dino.text_layers is not dino.layers
         return SDCIFeatures(
             image=image,
             clip_grid=clip_grid,
@@ -393,8 +397,8 @@ class SDCI:
             clip_layers=layers.float(),
             clip_last=last.float(),
             clip_attention=clip_attention.float(),
-            dino_layers=torch.cat(dino.layers).float(),
-            dino_text_layers=torch.cat(dino.text_layers).float(),
+            dino_layers=dino_layers,
+            dino_text_layers=torch.cat(dino.text_layers).float() if aligned else dino_layers,
             dino_attention=dino.attention[0].float(),
         )
 
@@ -508,17 +512,17 @@ class SDCI:
             fused.add(step.maps)
             features.append(step.normed if config.layer_features == "normed_inputs" else step.output)
             tokens = step.output
+            del step  # or its map would be held while the next one is made
         features.append(tokens)
         attention = fused.average().mean(dim=1) if config.clip_attention == "raw_mean" else None
         block = self.clip.blocks[-1]
-        layers = []
-        for feature in features:
-            value = self.clip.query_key_value(block, block.ln_1(feature))[2]
-            attended, head_mean = fused.read(value)
+        layers = tokens.new_empty(len(features), tokens.shape[1] - 1, self.clip.embed_dim)
+        for index, feature in enumerate(features):
+            attended, head_mean = fused.read(self.clip.value(block, block.ln_1(feature)))
             projected = self.clip.project(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
-            layers.append(projected[0, 1:])
+            layers[index] = projected[0, 1:]
         attention = head_mean if attention is None else attention
-        return torch.stack(layers), projected[0], attention[0, 1:, 1:]
+        return layers, projected[0], attention[0, 1:, 1:]
 
     def _text_scores(self, layers: torch.Tensor, text: torch.Tensor, classes: int) -> torch.Tensor:
         """D16: (L, N, E) against (M, E) -> softmax over all M texts, the K class columns kept: (L, N, K)."""

@@ -79,7 +79,8 @@ class ValuePath:
             height, width = min(height, self.window), min(width, self.window)
         sides = patch_sides(height, width, self.clip.patch_size, self.clip_size)
         tokens = sides[0] * sides[1] // self.clip.patch_size**2 + 1
-        return 4 * (12 * tokens * self.clip.width + 2 * self.clip.heads * tokens**2 + 3 * classes * full)
+        # No attention map is formed: torch's fused attention goes over it in blocks.
+        return 4 * (24 * tokens * self.clip.width + 12 * sides[0] * sides[1] + 3 * classes * full)
 
     def settings(self) -> dict[str, Any]:
         """Method, weights and parameters as plain values."""
