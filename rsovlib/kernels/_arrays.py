@@ -26,7 +26,7 @@ def is_torch(array: object) -> bool:
 def to_numpy(array: object) -> np.ndarray[Any, Any]:
     """The array as NumPy, without a copy where it already lies in the CPU's memory."""
     if is_torch(array):
-        return array.detach().cpu().numpy()  # type: ignore[attr-defined, no-any-return]
+        return array.detach().cpu().numpy()  # type: ignore[attr-defined]
     return np.asarray(array)
 
 

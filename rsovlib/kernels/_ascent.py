@@ -14,8 +14,12 @@ from rsovlib.kernels._engines import Engine
 from rsovlib.kernels._problem import relative
 
 # Inside merged regions the dual is locally well conditioned, so momentum close to 1 overshoots there; a cap serves
-# all regions better than restarts of the whole image, which hardly ever trigger.
+# all regions better than restarts of the whole image, which hardly ever trigger.  Problems that need more than
+# 200 iterations have slower modes, for which the cap rises.
 MOMENTUM_CAP = 0.95
+_CAP_RISES = 10
+# Iterations at which the step is set anew from the curvature where the iterates are by then.
+_SHARPEN_FROM = 20
 
 
 @dataclass(frozen=True)
@@ -94,20 +98,55 @@ def make_check(
     return Check(done, seconds, total, float(gap.max()) / pixels, worst, energy, bound, primal)
 
 
-def ascend(engine: Engine, pixels: int, stopping: Stopping) -> Outcome:
-    """Run the ascent until the gap is small enough, the iterations are used up, or someone cancels.
+def momentum(t: float, iteration: int) -> tuple[float, float]:
+    """theta of the next step, and the t after it.
 
-    Momentum: t_{n+1} = (1 + sqrt(1 + 4 t_n^2)) / 2, theta_n = min((t_n - 1) / t_{n+1}, 0.95) (Beck and Teboulle 2009,
-    doi:10.1137/080716542, capped).  Capped momentum with clipped extrapolation is outside the textbook proof, so d(y)
-    is watched: if it fell since the last check the momentum starts anew, and if it falls again the step is halved.
+    t' = (1 + sqrt(1 + 4 t^2)) / 2, theta = min((t - 1) / t', cap): Beck and Teboulle 2009, doi:10.1137/080716542, with
+    a cap.
     """
+    following = (1 + sqrt(1 + 4 * t * t)) / 2
+    cap = max(MOMENTUM_CAP, 1 - _CAP_RISES / (iteration + 1))
+    return min((t - 1) / following, cap), following
+
+
+@dataclass
+class _SafetyNet:
+    """Watches d(y).  Capped momentum, clipped extrapolation and a sharpened step are outside the textbook proof.
+
+    A first fall of d(y) restarts the momentum and brings back the step that is safe in the whole box; every further
+    fall at the check after halves it.
+    """
+
+    last: np.ndarray[Any, Any] | None = None
+    falls: int = 0
+    share: float = 1.0
+    may_sharpen: bool = True
+
+    def fell(self, dual: np.ndarray[Any, Any], pixels: int) -> bool:
+        """Whether d(y) of any item fell since the last check, by more than float32 sums waver."""
+        before, self.last = self.last, dual
+        if before is None:
+            return False
+        return bool((dual < before - 1e-7 * np.maximum(np.abs(before), pixels)).any())
+
+    def react(self, engine: Engine) -> None:
+        """Bring back, or shorten, the safe step."""
+        if self.falls:
+            self.share /= 2
+        self.falls += 1
+        self.may_sharpen = False
+        engine.safe_step(self.share)
+
+
+def ascend(engine: Engine, pixels: int, stopping: Stopping) -> Outcome:
+    """Run the ascent until the gap is small enough, the iterations are used up, or someone cancels."""
     began = time.perf_counter()
     history: list[Check] = []
-    done, t, falls = 0, 1.0, 0
-    last: np.ndarray[Any, Any] | None = None
+    done, t, sharpen_at = 0, 1.0, _SHARPEN_FROM
+    net = _SafetyNet()
     while True:
         gap, dual = engine.evaluate()
-        check = make_check(done, began, gap, dual, pixels, lambda: engine.result()[0])
+        check = make_check(done, began, gap, dual, pixels, engine.primal)
         history.append(check)
         if stopping.callback is not None:
             stopping.callback(check)
@@ -115,20 +154,17 @@ def ascend(engine: Engine, pixels: int, stopping: Stopping) -> Outcome:
         cancelled = not converged and stopping.should_stop is not None and bool(stopping.should_stop())
         if converged or cancelled or done >= stopping.iterations:
             return Outcome(done, converged, cancelled, tuple(history))
-        # float32 sums waver by rounding alone; only a real fall counts.
-        if last is not None and bool((dual < last - 1e-7 * np.maximum(np.abs(last), pixels)).any()):
+        if net.fell(dual, pixels):
             t = 1.0
-            falls += 1
-            if falls >= 2:
-                engine.shorten_step()
+            net.react(engine)
         else:
-            falls = 0
-        last = dual
+            net.falls = 0
+            if net.may_sharpen and done >= sharpen_at:
+                engine.sharpen_step()
+                sharpen_at *= 2
         count = min(stopping.every, stopping.iterations - done)
         thetas = np.empty(count)
         for i in range(count):
-            following = (1 + sqrt(1 + 4 * t * t)) / 2
-            thetas[i] = min((t - 1) / following, MOMENTUM_CAP)
-            t = following
+            thetas[i], t = momentum(t, done + i)
         engine.iterate(thetas)
         done += count

@@ -22,6 +22,8 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from rsovlib.kernels._curvature import LEAST_CURVATURE, LOCAL_GAIN, LOCAL_SHIFT
+
 # No "nnan"/"ninf": a NaN must stay visible to the gap check.  Contraction and reassociation are enough to vectorise.
 _FAST = {"contract", "nsz", "arcp", "reassoc"}
 
@@ -221,9 +223,46 @@ def _gap_terms(q0, q1, y, bound, zero):
     return gap
 
 
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _bounds(q, spread, half, one, laplacian, high, peak_laplacian, peak_high):
+    """Both curvature bounds of one class, and their largest values over the classes so far."""
+    for x in range(q.size):
+        v = q[x]
+        up = v / (v + (one - v) / spread)
+        down = v / (v + (one - v) * spread)
+        steepest = max(down * (one - down), up * (one - up))
+        steepest = (steepest if down > half or up < half else half * half) / half
+        laplacian[x] = steepest
+        high[x] = up
+        peak_laplacian[x] = max(peak_laplacian[x], steepest)
+        peak_high[x] = max(peak_high[x], up)
+
+
+@nb.njit(fastmath=_FAST, cache=True, nogil=True)
+def _choose(reach, laplacian, high, peak_laplacian, peak_high, share, least):
+    for x in range(reach.size):
+        bound = laplacian[x] if peak_laplacian[x] <= peak_high[x] else high[x]
+        reach[x] = share / max(bound, least)
+
+
 @nb.njit(cache=True, nogil=True)
-def _evaluate_chunk(c, chunks, base, yx, yy, bx, by, inverse, short, coef, gaps, logs, out, keep):
-    """Q(y), the duality gap and the log-normalisers of the rows of chunk c; Q goes to `out` (K, H, W) if kept."""
+def _reach_row(q, reach, spread, share, least, half, one, work):
+    """The pixels' share of the step from the curvature at q, with logits free to move by log(spread) / 2."""
+    classes = q.shape[0]
+    work[2 * classes :] = 0
+    for k in range(classes):
+        _bounds(q[k], spread, half, one, work[k], work[classes + k], work[2 * classes], work[2 * classes + 1])
+    for k in range(classes):
+        low, high = work[k], work[classes + k]
+        _choose(reach[k], low, high, work[2 * classes], work[2 * classes + 1], share, least)
+
+
+@nb.njit(cache=True, nogil=True)
+def _evaluate_chunk(c, chunks, base, yx, yy, bx, by, inverse, short, coef, gaps, logs, out, keep, reach, sharpen):
+    """Q(y), the duality gap and the log-normalisers of the rows of chunk c.
+
+    With `keep` Q goes to `out` (K, H, W); with `sharpen` the step is set anew from the curvature at Q.
+    """
     height, classes, width = base.shape
     first = (c * height) // chunks
     last = ((c + 1) * height) // chunks - 1
@@ -232,6 +271,7 @@ def _evaluate_chunk(c, chunks, base, yx, yy, bx, by, inverse, short, coef, gaps,
     q = np.empty((classes, width), base.dtype)
     total = np.empty(width, base.dtype)
     top = np.zeros(width, base.dtype)
+    work = np.empty((2 * classes + 2, width), base.dtype)
     zero = coef[7]
     for i in range(max(first - 1, 0), last + 1):
         above = yy[i - 1] if i > 0 else nothing
@@ -255,23 +295,30 @@ def _evaluate_chunk(c, chunks, base, yx, yy, bx, by, inverse, short, coef, gaps,
             if keep:
                 for k in range(classes):
                     out[k, i] = q[k]
+            if sharpen:
+                _reach_row(q, reach[i], coef[8], coef[9], coef[10], coef[5], coef[6], work)
         q_above, q = q, q_above
 
 
 @nb.njit(cache=True, nogil=True)
-def evaluate_serial(chunks, base, yx, yy, bx, by, inverse, short, coef, gaps, logs, out, keep):  # pragma: no cover
+def evaluate_serial(
+    chunks, base, yx, yy, bx, by, inverse, short, coef, gaps, logs, out, keep, reach, sharpen
+):  # pragma: no cover
     """Fill `gaps` and `logs` (one float64 a row) on one thread."""
     for c in range(chunks):
-        _evaluate_chunk(c, chunks, base, yx, yy, bx, by, inverse, short, coef, gaps, logs, out, keep)
+        _evaluate_chunk(c, chunks, base, yx, yy, bx, by, inverse, short, coef, gaps, logs, out, keep, reach, sharpen)
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
-def evaluate_parallel(chunks, base, yx, yy, bx, by, inverse, short, coef, gaps, logs, out, keep):  # pragma: no cover
+def evaluate_parallel(
+    chunks, base, yx, yy, bx, by, inverse, short, coef, gaps, logs, out, keep, reach, sharpen
+):  # pragma: no cover
     """Fill `gaps` and `logs` (one float64 a row), one chunk a thread."""
     for c in nb.prange(chunks):
-        _evaluate_chunk(c, chunks, base, yx, yy, bx, by, inverse, short, coef, gaps, logs, out, keep)
+        _evaluate_chunk(c, chunks, base, yx, yy, bx, by, inverse, short, coef, gaps, logs, out, keep, reach, sharpen)
 
 
-def coefficients(dtype):
+def coefficients(dtype, a):
     """Constants in the state's own float type: a float64 literal in the loops would widen every operation."""
-    return np.array([1 / 4, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1, 0], dtype=dtype)
+    polynomial = [1 / 4, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1, 0]
+    return np.array([*polynomial, np.exp(2 * LOCAL_SHIFT), LOCAL_GAIN * a / 8, LEAST_CURVATURE], dtype=dtype)

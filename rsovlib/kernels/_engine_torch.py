@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rsovlib.kernels._curvature import LEAST_CURVATURE, LOCAL_GAIN, LOCAL_SHIFT
 from rsovlib.kernels._problem import DualField
-
-_LEAST_CURVATURE = 1e-4
 
 
 def difference_x(q: Tensor) -> Tensor:
@@ -52,15 +51,15 @@ def logit_shift(bound_x: Tensor, bound_y: Tensor, a: float) -> Tensor:
     return total / a
 
 
-def curvature(base: Tensor, shift: Tensor) -> Tensor:
-    """See :func:`rsovlib.kernels._engines.curvature`; classes on axis -3."""
-    spread = torch.exp((2 * shift).clamp(max=80.0))
+def curvature(base: Tensor, shift: Tensor | float) -> Tensor:
+    """See :func:`rsovlib.kernels._curvature.curvature`; classes on axis -3."""
+    spread = torch.exp((2 * torch.as_tensor(shift, dtype=base.dtype, device=base.device)).clamp(max=80.0))
     high = base / (base + (1 - base) / spread)
     low = base / (base + (1 - base) * spread)
     laplacian = torch.maximum(2 * low * (1 - low), 2 * high * (1 - high))
     laplacian = torch.where((low <= 0.5) & (high >= 0.5), torch.full_like(laplacian, 0.5), laplacian)
     use_laplacian = laplacian.amax(dim=-3, keepdim=True) <= high.amax(dim=-3, keepdim=True)
-    return torch.where(use_laplacian, laplacian, high).clamp(min=_LEAST_CURVATURE)
+    return torch.where(use_laplacian, laplacian, high).clamp(min=LEAST_CURVATURE)
 
 
 def _iteration(
@@ -125,14 +124,8 @@ class TorchEngine:
         batch, classes, height, width = p_clip.shape
         x = self.logits.new_zeros(batch, classes, height, width - 1)
         y = self.logits.new_zeros(batch, classes, height - 1, width)
-        if step == "diagonal":
-            # The step only steers the path to the optimum, so no gradient runs through it.
-            base = torch.softmax(self.logits.detach(), dim=-3)
-            reach = (self.a / 8) / curvature(base, logit_shift(bound_x, bound_y, self.a).detach())
-            self.step_x = torch.minimum(reach[..., :, 1:], reach[..., :, :-1])
-            self.step_y = torch.minimum(reach[..., 1:, :], reach[..., :-1, :])
-        else:
-            self.step_x, self.step_y = torch.full_like(x, self.a / 4), torch.full_like(y, self.a / 4)
+        self.diagonal = step == "diagonal"
+        self.safe_step(1.0)
         self.change_x, self.change_y = torch.zeros_like(x), torch.zeros_like(y)
         if start is not None:
             x, y = project(start.x.to(x), bound_x), project(start.y.to(y), bound_y)
@@ -177,9 +170,26 @@ class TorchEngine:
             dual = -self.a * torch.logsumexp(logits, dim=-3).sum(dim=(1, 2), dtype=torch.float64)
         return gap.cpu().numpy(), dual.cpu().numpy()
 
-    def shorten_step(self) -> None:
+    # The step only steers the path to the optimum, so no gradient runs through it.
+    @torch.no_grad()
+    def sharpen_step(self) -> None:
         """See :class:`rsovlib.kernels._engines.Engine`."""
-        self.step_x, self.step_y = self.step_x / 2, self.step_y / 2
+        if self.diagonal:
+            self._set_step(curvature(self.primal(), LOCAL_SHIFT) / LOCAL_GAIN)
+
+    @torch.no_grad()
+    def safe_step(self, share: float) -> None:
+        """See :class:`rsovlib.kernels._engines.Engine`."""
+        if self.diagonal:
+            bound = curvature(torch.softmax(self.logits, dim=-3), logit_shift(self.bound_x, self.bound_y, self.a))
+        else:
+            bound = torch.full_like(self.logits, 0.5)  # no eigenvalue of diag(q) - q q^T is larger
+        self._set_step(bound / share)
+
+    def _set_step(self, bound: Tensor) -> None:
+        reach = self.a / (8 * bound)
+        self.step_x = torch.minimum(reach[..., :, 1:], reach[..., :, :-1])
+        self.step_y = torch.minimum(reach[..., 1:, :], reach[..., :-1, :])
 
     def result(self) -> tuple[Tensor, DualField]:
         """See :class:`rsovlib.kernels._engines.Engine`."""

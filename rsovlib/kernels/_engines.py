@@ -1,7 +1,8 @@
-"""Back ends of the dual solver: each holds the state of one image and knows four verbs.
+"""Back ends of the dual solver: each holds the state of one image and knows five verbs.
 
-``iterate`` runs accelerated steps, ``evaluate`` gives the duality gap and the dual energy, ``shorten_step`` halves
-the step, and ``result`` hands out Q(y) and y.  The loop that drives them is in :mod:`rsovlib.kernels._ascent`.
+``iterate`` runs accelerated steps, ``evaluate`` gives the duality gap and the dual energy, ``sharpen_step`` and
+``safe_step`` set the step, and ``result`` hands out Q(y) and y.  The loop that drives them is in
+:mod:`rsovlib.kernels._ascent`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rsovlib.kernels._curvature import LOCAL_GAIN, LOCAL_SHIFT, curvature, logit_shift
 from rsovlib.kernels._problem import DualField, Problem, adjoint_rows
 
-_LEAST_CURVATURE = 1e-4
 # Numba's simplest threading layer must not be entered from two threads at once.
 _PARALLEL_REGION = threading.Lock()
 
@@ -27,47 +28,17 @@ class Engine(Protocol):
     def evaluate(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """The duality gap at y and d(y), (B,) each, in float64."""
 
-    def shorten_step(self) -> None:
-        """Halve the step."""
+    def sharpen_step(self) -> None:
+        """Set the step from the curvature at the current Q; see :mod:`rsovlib.kernels._curvature`."""
+
+    def safe_step(self, share: float) -> None:
+        """Set the step to a share of the one that is safe anywhere in the box."""
+
+    def primal(self) -> Any:
+        """Q(y), (K, H, W)."""
 
     def result(self) -> tuple[Any, DualField]:
-        """Q(y), (K, H, W), and y."""
-
-
-def curvature(base: np.ndarray[Any, Any], shift: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A with diag(q) - q q^T <= diag(A) at every y of the box, along the class axis 0.
-
-    Within the box the logits of a pixel move by at most ``shift``, so q_k stays in [low, high].  Two bounds hold, each
-    for a whole pixel: 2 q (1 - q), as the matrix is a graph Laplacian, and q itself.  The one whose largest entry is
-    smaller is taken; mixing them entry by entry would not be a bound.
-
-    Args:
-        base: softmax(b / a), (K, ...).
-        shift: rho, (...).
-
-    Returns:
-        (K, ...), not below 1e-4.
-    """
-    # exp overflows at large beta; the quotients below have the right limits 0 and 1 all the same.
-    spread = np.exp(np.minimum(2 * shift, 80)).astype(base.dtype)
-    rest = 1 - base
-    high = base / (base + rest / spread)
-    low = base / (base + rest * spread)
-    laplacian = np.maximum(2 * low * (1 - low), 2 * high * (1 - high))
-    laplacian[(low <= 0.5) & (high >= 0.5)] = 0.5
-    use_laplacian = laplacian.max(axis=0) <= high.max(axis=0)
-    return np.maximum(np.where(use_laplacian, laplacian, high), base.dtype.type(_LEAST_CURVATURE))
-
-
-def logit_shift(problem: Problem) -> np.ndarray[Any, Any]:
-    """rho, (H, W): by how much y can move a pixel's logits, sum of beta w over its edges / a."""
-    _, height, width = problem.shape
-    total = np.zeros((height, width), dtype=np.float64)
-    total[:, 1:] += problem.bound_x
-    total[:, :-1] += problem.bound_x
-    total[1:] += problem.bound_y
-    total[:-1] += problem.bound_y
-    return total / problem.a
+        """Q(y) and y; the last call, as it lets go of what only more iterations would need."""
 
 
 class NumbaEngine:
@@ -82,22 +53,9 @@ class NumbaEngine:
         self.base = np.empty((height, classes, width), kind)
         self.reach = np.empty((height, classes, width), kind)
         self.log_base = 0.0  # sum_p logsumexp(b / a)
-        scale = self.kind(1 / problem.a)
+        self.diagonal = step == "diagonal"
         for top, bottom in problem.bands():
-            logits = problem.linear(top, bottom, self.kind)
-            logits *= scale
-            peak = logits.max(axis=0)
-            logits -= peak
-            np.exp(logits, out=logits)
-            total = logits.sum(axis=0)
-            self.log_base += float((np.log(total, dtype=np.float64) + peak).sum())
-            logits /= total
-            self.base[top:bottom] = logits.transpose(1, 0, 2)
-            if step == "diagonal":
-                bound = curvature(logits, shift[top:bottom])
-                self.reach[top:bottom] = (self.kind(problem.a / 8) / bound).transpose(1, 0, 2)
-            else:
-                self.reach[top:bottom] = problem.a / 4
+            self._prepare(top, bottom, shift)
         self.bound_x = np.zeros((height, width), kind)
         self.bound_x[:, :-1] = problem.bound_x
         self.bound_y = np.zeros((height, width), kind)
@@ -109,13 +67,35 @@ class NumbaEngine:
         from rsovlib.kernels import _dual_numba
 
         self.kernels = _dual_numba
-        self.coefficients = _dual_numba.coefficients(kind)
+        self.coefficients = _dual_numba.coefficients(kind, problem.a)
         # The polynomial is accurate for |u| <= 1, and only float32 is as coarse as the polynomial.
         self.short = bool(np.dtype(kind) == np.float32 and float(shift.max()) <= 1.0)
         self.chunks = max(1, min(threads, height))
         self.seam_q, self.seam_z = (np.zeros((self.chunks, classes, width), kind) for _ in range(2))
         self.gaps, self.logs = np.zeros(height), np.zeros(height)
         self.inverse = self.kind(1 / problem.a)
+
+    def _prepare(self, top: int, bottom: int, shift: np.ndarray[Any, Any]) -> None:
+        """The constants of some rows: softmax(b / a), its normaliser, and the step."""
+        logits = self.problem.linear(top, bottom, self.kind)
+        logits *= self.kind(1 / self.problem.a)
+        peak = logits.max(axis=0)
+        logits -= peak
+        np.exp(logits, out=logits)
+        total = logits.sum(axis=0)
+        self.log_base += float((np.log(total, dtype=np.float64) + peak).sum())
+        logits /= total
+        self.base[top:bottom] = logits.transpose(1, 0, 2)
+        self._safe_rows(top, bottom, logits, shift, 1.0)
+
+    def _safe_rows(
+        self, top: int, bottom: int, base: np.ndarray[Any, Any], shift: np.ndarray[Any, Any], share: float
+    ) -> None:
+        if self.diagonal:
+            bound = curvature(base, shift[top:bottom])
+            self.reach[top:bottom] = (self.kind(share * self.problem.a / 8) / bound).transpose(1, 0, 2)
+        else:
+            self.reach[top:bottom] = share * self.problem.a / 4
 
     def iterate(self, thetas: np.ndarray[Any, Any]) -> None:
         """See :class:`Engine`."""
@@ -127,9 +107,11 @@ class NumbaEngine:
         """See :class:`Engine`."""
         return self._evaluate(np.empty((1, 1, 1), self.kind), False)
 
-    def _evaluate(self, out: np.ndarray[Any, Any], keep: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def _evaluate(
+        self, out: np.ndarray[Any, Any], keep: bool, sharpen: bool = False
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         state = (self.base, self.yx, self.yy, self.bound_x, self.bound_y, self.inverse, self.short, self.coefficients)
-        self._run("evaluate", self.chunks, *state, self.gaps, self.logs, out, keep)
+        self._run("evaluate", self.chunks, *state, self.gaps, self.logs, out, keep, self.reach, sharpen)
         # numpy adds in a fixed order, so the sums don't depend on the number of threads.
         dual = -self.problem.a * (float(self.logs.sum()) + self.log_base)
         return np.array([self.gaps.sum()]), np.array([dual])
@@ -148,15 +130,28 @@ class NumbaEngine:
             finally:
                 numba.set_num_threads(before)
 
-    def shorten_step(self) -> None:
+    def sharpen_step(self) -> None:
         """See :class:`Engine`."""
-        self.reach *= self.kind(0.5)
+        if self.diagonal:
+            self._evaluate(np.empty((1, 1, 1), self.kind), False, sharpen=True)
+
+    def safe_step(self, share: float) -> None:
+        """See :class:`Engine`."""
+        shift = logit_shift(self.problem)
+        for top, bottom in self.problem.bands():
+            self._safe_rows(top, bottom, self.base[top:bottom].transpose(1, 0, 2), shift, share)
 
     def result(self) -> tuple[np.ndarray[Any, Any], DualField]:
         """See :class:`Engine`."""
+        nothing = np.zeros((0, 0, 0), self.kind)
+        self.dx = self.dy = self.seam_q = self.seam_z = nothing  # make room for the results
+        return self.primal(), self.field()
+
+    def primal(self) -> np.ndarray[Any, Any]:
+        """See :class:`Engine`."""
         q = np.empty(self.problem.shape, self.kind)
         self._evaluate(q, True)
-        return q, self.field()
+        return q
 
     def field(self) -> DualField:
         """y, channel first."""
@@ -176,13 +171,8 @@ class NumpyEngine:
         classes, height, width = problem.shape
         self.b = problem.linear(0, height)
         self.bound = DualField(problem.bound_x.astype(np.float64), problem.bound_y.astype(np.float64))
-        if step == "diagonal":
-            reach = problem.a / (8 * curvature(_softmax(self.b / problem.a), logit_shift(problem)))
-            self.step_x = np.minimum(reach[:, :, 1:], reach[:, :, :-1])
-            self.step_y = np.minimum(reach[:, 1:], reach[:, :-1])
-        else:
-            self.step_x = np.full((classes, height, width - 1), problem.a / 4)
-            self.step_y = np.full((classes, height - 1, width), problem.a / 4)
+        self.diagonal = step == "diagonal"
+        self.safe_step(1.0)
         self.x = np.zeros((classes, height, width - 1))
         self.y = np.zeros((classes, height - 1, width))
         if start is not None:
@@ -217,16 +207,33 @@ class NumpyEngine:
         dual = -self.problem.a * (np.log(np.exp(logits - peak).sum(axis=0)) + peak).sum()
         return np.array([gap]), np.array([dual])
 
-    def shorten_step(self) -> None:
+    def sharpen_step(self) -> None:
         """See :class:`Engine`."""
-        self.step_x, self.step_y = self.step_x / 2, self.step_y / 2
+        if self.diagonal:
+            self._set_step(curvature(self._primal(DualField(self.x, self.y)), LOCAL_SHIFT) / LOCAL_GAIN)
+
+    def safe_step(self, share: float) -> None:
+        """See :class:`Engine`."""
+        if self.diagonal:
+            bound = curvature(_softmax(self.b / self.problem.a), logit_shift(self.problem))
+        else:
+            bound = np.full(self.problem.shape, 0.5)  # no eigenvalue of diag(q) - q q^T is larger
+        self._set_step(bound / share)
+
+    def _set_step(self, bound: np.ndarray[Any, Any]) -> None:
+        reach = self.problem.a / (8 * bound)
+        self.step_x = np.minimum(reach[:, :, 1:], reach[:, :, :-1])
+        self.step_y = np.minimum(reach[:, 1:], reach[:, :-1])
 
     def result(self) -> tuple[np.ndarray[Any, Any], DualField]:
         """See :class:`Engine`."""
-        field = DualField(self.x, self.y)
-        return self._primal(field), field
+        return self.primal(), DualField(self.x, self.y)
+
+    def primal(self) -> np.ndarray[Any, Any]:
+        """See :class:`Engine`."""
+        return self._primal(DualField(self.x, self.y))
 
 
 def _softmax(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     weights = np.exp(logits - logits.max(axis=0))
-    return weights / weights.sum(axis=0)  # type: ignore[no-any-return]
+    return weights / weights.sum(axis=0)

@@ -334,9 +334,7 @@ def merge(cost, scale, min_size):  # pragma: no cover
         ordered = _radix_sort(group[:kept], spare[:kept])
         _gather(ordered, flat, exact)
         _settle_equal_keys(ordered, exact[:kept])
-        refused += _join_group(
-            ordered, exact, parent, size, threshold, scale, pixels, first, second, edges[refused:]
-        )
+        refused += _join_group(ordered, exact, parent, size, threshold, scale, pixels, first, second, edges[refused:])
     _flatten(parent)
     refused = _drop_settled(edges[:refused], parent, size, pixels, first, second, min_size)
     _merge_small(edges[:refused], parent, size, pixels, first, second, min_size)

@@ -11,7 +11,7 @@ from rsovlib.errors import InputError
 from rsovlib.kernels._arrays import require, to_numpy
 
 FLOOR = 1e-6  # the official code clamps probabilities here, lest log 0 decide everything
-_BAND_VALUES = 2**18  # values handled at once where whole maps in float64 would be too large
+_BAND_VALUES = 2**16  # values handled at once where whole maps in float64 would be too large
 
 
 class DualField(NamedTuple):
@@ -38,6 +38,7 @@ class Problem:
         lambda_clip: weight of the first KL term.
         lambda_dino: weight of the second KL term.
         floor: probabilities are clamped here from below and then renormalised.
+        pull: (K, H, W) subtracted from b, or None: what edges that are held fixed outside add to D^T y.
     """
 
     p_clip: np.ndarray[Any, Any]
@@ -47,6 +48,7 @@ class Problem:
     lambda_clip: float
     lambda_dino: float
     floor: float
+    pull: np.ndarray[Any, Any] | None = None
 
     @property
     def a(self) -> float:
@@ -72,6 +74,8 @@ class Problem:
         second = _log_probability(self.p_dino[:, top:bottom], self.floor, kind)
         second *= kind(self.lambda_dino)
         first += second
+        if self.pull is not None:
+            first -= self.pull[:, top:bottom]
         return first
 
 
@@ -80,7 +84,7 @@ def _log_probability(p: np.ndarray[Any, Any], floor: float, kind: Any) -> np.nda
     total = clamped.sum(axis=0)
     np.log(clamped, out=clamped)
     clamped -= np.log(total)
-    return clamped  # type: ignore[no-any-return]
+    return clamped
 
 
 def make_problem(

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from rsovlib.kernels.convex import _Settings
 
 
-def solve(
-    p_clip: Any, p_dino: Any, wx: Any, wy: Any, settings: _Settings, start: tuple[Any, Any] | None
-) -> CscpResult:
+def solve(p_clip: Any, p_dino: Any, wx: Any, wy: Any, settings: _Settings, start: tuple[Any, Any] | None) -> CscpResult:
     """Solve one image or a batch with torch; arguments as :func:`rsovlib.kernels.solve_cscp` checked them."""
     single = p_clip.ndim == 3
     maps = [_maps(p, name) for p, name in ((p_clip, "p_clip"), (p_dino, "p_dino"))]
@@ -105,7 +103,8 @@ def _field(start: tuple[Any, Any], reference: Tensor) -> DualField:
     wanted = (batch, classes, height, width - 1), (batch, classes, height - 1, width)
     require(
         (tuple(x.shape), tuple(y.shape)) == wanted,
-        f"warm_start has the shapes {tuple(x.shape)} and {tuple(y.shape)}; this problem needs {wanted[0]} and {wanted[1]}.",
+        f"warm_start has the shapes {tuple(x.shape)} and {tuple(y.shape)}; "
+        f"this problem needs {wanted[0]} and {wanted[1]}.",
     )
     require(bool(torch.isfinite(x.sum() + y.sum())), "warm_start must hold finite values.")
     return DualField(x, y)

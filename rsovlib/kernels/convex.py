@@ -13,7 +13,8 @@ Its dual, with a = lambda_clip + lambda_dino, b = lambda_clip log p_clip + lambd
 The dual is smooth and its constraint is a box, so accelerated projected ascent needs no inner solver; and for y in
 the box the duality gap is a sum of terms that are never negative,
 
-    P(q(y)) - d(y) = sum_{e,k} [ beta w_e |(D q)_{e,k}| - y_{e,k} (D q)_{e,k} ]  >=  P(q(y)) - P*  >=  a sum_p KL(q_p || q*_p),
+    P(q(y)) - d(y) = sum_{e,k} [ beta w_e |(D q)_{e,k}| - y_{e,k} (D q)_{e,k} ]
+                   >= P(q(y)) - P*  >=  a sum_p KL(q_p || q*_p),
 
 which certifies every answer.  Source of the problem: Bidirectional Cross-Perception for Open-Vocabulary Semantic
 Segmentation in Remote Sensing Imagery, equations 16 to 18 (there solved by 100 primal-dual iterations).  Accelerated
@@ -103,7 +104,7 @@ def edge_weights(superpixels: Any, w_in: float = 1.0, w_cross: float = 0.1) -> t
     )
     same_x, same_y = labels[:, 1:] == labels[:, :-1], labels[1:] == labels[:-1]
     if is_torch(labels):
-        return tuple(same.float() * (w_in - w_cross) + w_cross for same in (same_x, same_y))  # type: ignore[return-value]
+        return tuple(same.float() * (w_in - w_cross) + w_cross for same in (same_x, same_y))
     return tuple(np.where(same, np.float32(w_in), np.float32(w_cross)) for same in (same_x, same_y))  # type: ignore[return-value]
 
 
@@ -121,9 +122,9 @@ def cscp_energy(
 ) -> float:
     """The energy P(q) that :func:`solve_cscp` minimises, in nats, summed over pixels, computed in float64.
 
-    P(q) = lambda_clip KL(q || p_clip) + lambda_dino KL(q || p_dino) + beta sum_e w_e |q_q - q_p|_1, in full: as both maps
-    are clamped at ``floor`` and renormalised first, it equals sum(a q log q - b q) + TV with no constant left out,
-    and it is never negative for q in the simplex.
+    P(q) = lambda_clip KL(q || p_clip) + lambda_dino KL(q || p_dino) + beta sum_e w_e |q_q - q_p|_1, in full: as both
+    maps are clamped at ``floor`` and renormalised first, it equals sum(a q log q - b q) + TV with no constant left
+    out, and it is never negative for q in the simplex.
 
     Args:
         q: (K, H, W), in the simplex over K.
@@ -194,8 +195,8 @@ def solve_cscp(
         check_every: iterations between checks of the gap.
         callback: called with a :class:`Check` at every check, for plots.
         should_stop: asked at every check; True ends the solve with ``cancelled`` set.
-        threads: threads of the numba back end; default: all that numba may use, at most one for each 64 rows.  The result
-            does not depend on it, bit for bit.
+        threads: threads of the numba back end; default: all that numba may use, at most one for each 64 rows.  The
+            result does not depend on it, bit for bit.
         floor: least probability, in (0, 1/K].
 
     Returns:
@@ -216,7 +217,8 @@ def solve_cscp(
     require(tolerance >= 0, f"tolerance must not be negative, got {tolerance}.")
     require(check_every >= 1, f"check_every must be at least 1, got {check_every}.")
     require(threads is None or threads >= 1, f"threads must be at least 1, got {threads}.")
-    require(max_iterations is None or max_iterations >= 0, f"max_iterations must not be negative, got {max_iterations}.")
+    if max_iterations is not None:
+        require(max_iterations >= 0, f"max_iterations must not be negative, got {max_iterations}.")
     shape = tuple(p_clip.shape) if hasattr(p_clip, "shape") else np.shape(p_clip)
     require(len(shape) in (3, 4), f"p_clip must have the shape (K, H, W) or (B, K, H, W), got {shape}.")
     chosen = _backend(backend, method, p_clip, p_dino, wx, wy)
@@ -277,13 +279,13 @@ def _solve_one(
     problem = make_problem(
         p_clip, p_dino, wx, wy, settings.lambda_clip, settings.lambda_dino, settings.beta, settings.floor
     )
-    classes, height, width = problem.shape
+    _, height, width = problem.shape
     field = None if start is None else _checked_start(start, problem)
     engine: NumbaEngine | NumpyEngine
     if backend == "numpy":
         engine = NumpyEngine(problem, settings.step, field)
     else:
-        threads = _thread_count(settings.threads, height)
+        threads = thread_count(settings.threads, height)
         engine = NumbaEngine(problem, problem.bound_x.dtype, settings.step, threads, field)
     outcome = ascend(engine, height * width, settings.stopping)
     q, dual = engine.result()
@@ -368,7 +370,7 @@ def _checked_start(start: tuple[Any, Any], problem: Problem) -> DualField:
     return field
 
 
-def _thread_count(threads: int | None, height: int) -> int:
+def thread_count(threads: int | None, height: int) -> int:
     """Threads to use: more than one only where each gets 64 rows, below which handing out the work costs more."""
     import numba
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +68,8 @@ def knn_transition(features: Any, k: int = 30, temperature: float = 0.07, *, row
     require(not x.is_complex(), "features must be real numbers, got complex ones.")
     if x.dtype not in (torch.float32, torch.float64):
         x = x.float()  # half precision would reorder near-equal neighbours
-    if not bool(torch.isfinite(x).all()):
+    # The sum is finite if all values are, unless they overflow; only then is it worth looking at each of them.
+    if not bool(torch.isfinite(x.detach().sum())) and not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x).all(dim=1)).sum())
         raise InputError(f"features must be finite, but {bad} of {x.shape[0]} rows hold NaN or infinity.")
 
@@ -116,14 +118,10 @@ def _nearest_on_cpu(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor
             stop = min(start + rows, n)
             block = values @ values.T if rows == n else values[start:stop] @ values.T
             np.fill_diagonal(block[:, start:stop], -np.inf)
-            cuts = [start + (stop - start) * i // _SELECTORS for i in range(_SELECTORS + 1)]
+            parts = [np.array_split(array, _SELECTORS) for array in (block, columns[start:stop], cosines[start:stop])]
             list(
-                pool.map(
-                    lambda top, end: select_largest(block[top - start : end - start], k, columns[top:end], cosines[top:end]),  # noqa: B023
-                    cuts[:-1],
-                    cuts[1:],
-                )
-            )
+                pool.map(select_largest, parts[0], repeat(k), parts[1], parts[2])
+            )  # list() raises what a thread raised
     return torch.from_numpy(columns), torch.from_numpy(cosines)
 
 
@@ -278,7 +276,7 @@ def diffuse_limit(transition: Any, scores: ArrayT, alpha: float = 0.9) -> ArrayT
     system = csc_array(eye_array(matrix.shape[0]) - alpha * matrix)
     solved = splu(system).solve((1 - alpha) * values.astype(np.float64))
     kind = values.dtype if np.issubdtype(values.dtype, np.floating) else np.float64
-    return like(solved.astype(kind), scores)  # type: ignore[no-any-return]
+    return like(solved.astype(kind), scores)
 
 
 def _strided() -> Any:
@@ -293,7 +291,7 @@ def _as_torch_matrix(transition: Any, scores: Any) -> torch.Tensor:
 
     device = scores.device if is_torch(scores) else torch.device("cpu")
     if is_torch(transition):
-        return transition.to(device)  # type: ignore[no-any-return]
+        return transition.to(device)
     if not hasattr(transition, "tocsr"):
         return torch.from_numpy(np.ascontiguousarray(transition)).to(device)
     csr = transition.tocsr()

@@ -7,8 +7,8 @@ With the notation of :mod:`rsovlib.kernels.convex`, g(q) = sum_p a <q_p, log q_p
     q_bar <- q_new + theta (q_new - q_old)
 
 * *Euclidean*, B = |q - q_old|^2 / 2, tau sigma |D|^2 <= 1 with |D|^2 <= 8 (Chambolle and Pock 2011,
-  doi:10.1007/s10851-010-0251-1).  The step needs q_k = c W(exp((v_k - mu) / c) / c), c = tau a, with Lambert's W, and the
-  mu for which they sum to 1; it is solved to float rounding here.
+  doi:10.1007/s10851-010-0251-1).  The step needs q_k = c W(exp((v_k - mu) / c) / c), c = tau a, with Lambert's W, and
+  the mu for which they sum to 1; it is solved to float rounding here.
 * *official*: the same with the published code's inner solver, 10 bisections of 5 Newton steps each, and 100
   iterations; its labels are those of the released program, not those of the optimum.
 * *entropic*, B = KL(q || q_old): the step is a softmax.  Entropy is 1-strongly convex in the l1 norm, which with
@@ -174,5 +174,3 @@ def _wright_omega(s: Tensor) -> Tensor:
         power = torch.exp(t)
         t = t - (power + t - s) / (power + 1)
     return torch.exp(t)
-
-

@@ -55,7 +55,7 @@ def _half_gaussian(sigma: float) -> np.ndarray[Any, Any]:
     """Weights 0..radius of the normalised Gaussian, cut at four standard deviations."""
     radius = int(4.0 * sigma + 0.5)
     weights = np.exp(-0.5 / (sigma * sigma) * np.arange(-radius, radius + 1) ** 2)
-    return (weights / weights.sum())[radius:]  # type: ignore[no-any-return]
+    return (weights / weights.sum())[radius:]
 
 
 def _checked_image(image: Any, scale: float, sigma: float, min_size: int) -> np.ndarray[Any, Any]:
@@ -102,8 +102,8 @@ def opencv_superpixels(image: Any, method: str = "graph", **options: Any) -> Any
 
     Args:
         image: (H, W, 3) or (H, W), uint8.
-        method: ``"graph"`` (Felzenszwalb's method; another partition than scikit-image's), ``"slico"`` or ``"seeds"``.
-        **options: for ``graph``: scale, sigma, min_size; for ``slico``: region_size; for ``seeds``: segments.
+        method: ``"graph"`` (Felzenszwalb's method; another partition than scikit-image's) or ``"slico"``.
+        **options: for ``graph``: scale, sigma, min_size; for ``slico``: region_size.
 
     Returns:
         (H, W) int32, labels 0..M-1, of the kind of ``image``.
@@ -119,7 +119,6 @@ def opencv_superpixels(image: Any, method: str = "graph", **options: Any) -> Any
     choices: dict[str, Callable[..., np.ndarray[Any, Any]]] = {
         "graph": _opencv_graph,
         "slico": _opencv_slico,
-        "seeds": _opencv_seeds,
     }
     if method not in choices:
         raise unknown_name("OpenCV superpixel method", method, choices)
@@ -146,25 +145,17 @@ def _opencv_graph(
     cv2: Any, pixels: np.ndarray[Any, Any], *, scale: float = 40, sigma: float = 0.8, min_size: int = 20
 ) -> np.ndarray[Any, Any]:
     segmenter = cv2.ximgproc.segmentation.createGraphSegmentation(sigma=sigma, k=scale, min_size=min_size)
-    return segmenter.processImage(pixels)  # type: ignore[no-any-return]
+    return segmenter.processImage(pixels)
 
 
 def _opencv_slico(cv2: Any, pixels: np.ndarray[Any, Any], *, region_size: int = 13) -> np.ndarray[Any, Any]:
     slic = cv2.ximgproc.createSuperpixelSLIC(pixels, cv2.ximgproc.SLICO, region_size)
     slic.iterate(10)
-    return slic.getLabels()  # type: ignore[no-any-return]
-
-
-def _opencv_seeds(cv2: Any, pixels: np.ndarray[Any, Any], *, segments: int = 1500) -> np.ndarray[Any, Any]:
-    height, width = pixels.shape[:2]
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    seeds = cv2.ximgproc.createSuperpixelSEEDS(width, height, channels, segments, 4)
-    seeds.iterate(pixels, 10)
-    return seeds.getLabels()  # type: ignore[no-any-return]
+    return slic.getLabels()
 
 
 def compute_superpixels(image: Any, method: str = "felzenszwalb", **options: Any) -> Any:
-    """Superpixels by the name of a method: ``felzenszwalb`` (default), ``slic``, or ``opencv-graph|slico|seeds``.
+    """Superpixels by the name of a method: ``felzenszwalb`` (default), ``slic``, ``opencv-graph`` or ``opencv-slico``.
 
     Args:
         image: (H, W, C) or (H, W).
@@ -181,12 +172,12 @@ def compute_superpixels(image: Any, method: str = "felzenszwalb", **options: Any
         return felzenszwalb_superpixels(image, **options)
     if method == "slic":
         return slic_superpixels(image, **options)
-    if method in ("opencv-graph", "opencv-slico", "opencv-seeds"):
+    if method in ("opencv-graph", "opencv-slico"):
         return opencv_superpixels(image, method.removeprefix("opencv-"), **options)
     raise unknown_name("superpixel method", method, _METHODS)
 
 
-_METHODS = ("felzenszwalb", "slic", "opencv-graph", "opencv-slico", "opencv-seeds")
+_METHODS = ("felzenszwalb", "slic", "opencv-graph", "opencv-slico")
 
 
 def _contiguous(labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

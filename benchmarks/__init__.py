@@ -1,0 +1,1 @@
+"""Times and memory, measured by `make bench`; each `bench_*.py` yields rows, `results/` keeps them."""
