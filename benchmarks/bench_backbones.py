@@ -45,16 +45,21 @@ def measure(pair: str) -> None:
     from rsovlib.data.scenes import make_scene
     from rsovlib.segmenters import SDCI, SDCIConfig
     from rsovlib.segmenters.images import resize_pil_bicubic, resize_tensor_bicubic, to_unit
+    from rsovlib.segmenters.sdci import SDCIFeatures
 
     clip_name, dino_name, side = PAIRS[pair]
     common = {"pair": pair, "image": f"{side} x {side}", "threads": torch.get_num_threads()}
 
     def timed(stage: str, run: Callable[[], T], **more: Any) -> T:
         reset_peak()
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         result = run()
-        seconds = time.perf_counter() - start
-        print(json.dumps({**common, "stage": stage, "seconds": round(seconds, 3), "peak_mib": peak_mib(), **more}))
+        measured = {
+            "seconds": round(time.perf_counter() - start, 3),
+            "cpu_seconds": round(time.process_time() - busy, 3),  # of all threads; tells a busy machine from slow code
+            "peak_mib": peak_mib(),
+        }
+        print(json.dumps({**common, "stage": stage, **measured, **more}), flush=True)
         return result
 
     torch.manual_seed(0)
@@ -79,11 +84,23 @@ def measure(pair: str) -> None:
 
     def step_by_step() -> None:
         timed(f"CLIP alone at {sides[0]}", plain_walk)
-        timed(f"CLIP with fused attention at {sides[0]}", lambda: sdci._clip_features(clip_pixels))
-        timed(f"DINO at {dino_sides[0]}", lambda: dino.features(dino_pixels))
+        layers, last, clip_attention = timed(
+            f"CLIP with fused attention at {sides[0]}", lambda: sdci._clip_features(clip_pixels)
+        )
+        seen = timed(f"DINO at {dino_sides[0]}", lambda: dino.features(dino_pixels))
         clip._words.clear()  # the first image had them encoded already
         text = timed("texts", lambda: sdci.encode_text(prompts))
-        features = sdci.encode_image(image)
+        features = SDCIFeatures(
+            image=image,
+            clip_grid=grid,
+            dino_grid=seen.grid,
+            clip_layers=layers,
+            clip_last=last,
+            clip_attention=clip_attention,
+            dino_layers=torch.cat(seen.layers),
+            dino_text_layers=torch.cat(seen.text_layers),
+            dino_attention=seen.attention[0],
+        )
         scores = timed("CAF", lambda: sdci.score(features, text, len(prompts)))
         stages = timed("BCDR", lambda: sdci.refine(features, *scores))
         timed("CSCP", lambda: sdci.solve(image, stages["clip_map"], stages["dino_map"]))
@@ -92,7 +109,7 @@ def measure(pair: str) -> None:
         step_by_step()
     before = peak_mib(now=True)
     foreseen = round(sdci.memory_needed(side, side, len(prompts)) / MIB)
-    timed("all", lambda: sdci(image, CLASSES), before_mib=before, foreseen_mib=foreseen)
+    timed("all, texts known", lambda: sdci(image, CLASSES), before_mib=before, foreseen_mib=foreseen)
 
 
 def peak_mib(*, now: bool = False) -> int:

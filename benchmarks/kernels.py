@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from skimage.segmentation import felzenszwalb
 
-from benchmarks._timing import best, paired, seconds
+from benchmarks._timing import best, paired, seconds, use_processor_time
 from benchmarks.kernels_inputs import REGIMES, Inputs, land_cover, make_inputs, texture
 from rsovlib.kernels import diffuse, felzenszwalb_superpixels, knn_transition, solve_cscp
 from rsovlib.kernels._ascent import momentum
@@ -243,7 +243,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(TABLES)}; all of them by default")
     parser.add_argument("--full", action="store_true", help="the sizes of the project's goals; takes an hour")
+    parser.add_argument("--cpu", action="store_true", help="processor time in place of wall time: for a busy machine")
     arguments = parser.parse_args()
+    if arguments.cpu:
+        use_processor_time()
+        torch.set_num_threads(1)
     if unknown := sorted(set(arguments.names) - set(TABLES)):
         parser.error(f"there is no table {unknown[0]!r}; there are {', '.join(TABLES)}")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, numba threads {numba.config.NUMBA_NUM_THREADS}")

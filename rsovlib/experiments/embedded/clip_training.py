@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from rsovlib.backbones.clip import ClipBackbone
 from rsovlib.backbones.embedded import build_embedded_clip, embedded_tokenizer
-from rsovlib.data.lexicon import BARE, CAR, FARMLAND, GRASS, POOL, ROAD
+from rsovlib.data.lexicon import BARE, BUILDING, CAR, FARMLAND, FOREST, GRASS, POOL, ROAD, WATER
 from rsovlib.experiments.embedded.progress import (
     SAVE_EVERY,
     adamw,
@@ -42,7 +42,7 @@ from rsovlib.experiments.embedded.texts import (
     draw_captions,
     draw_colour_texts,
     draw_synonyms,
-    draw_word_list,
+    draw_word_lists,
 )
 from rsovlib.kernels.attention import accumulate, normalise_round_, processed_map
 
@@ -100,10 +100,18 @@ def dense_tokens(clip: ClipBackbone, images: torch.Tensor, deep: int, *, fused: 
     return DenseTokens(clip.project(final[:, :1])[:, 0], paths)
 
 
-def _class_weights() -> torch.Tensor:
-    """Rare and thin classes count more, ubiquitous ones less, (LABELS,)."""
+_SCENE_WEIGHTS = {BUILDING: 1.6, WATER: 1.3, FOREST: 0.9, FARMLAND: 1.3, GRASS: 0.8, CAR: 1.5, POOL: 1.5}
+_REAL_WEIGHTS = {BUILDING: 2.2, ROAD: 1.8, BARE: 0.6, VEGETATION: 1.4}
+
+
+def _class_weights(*, real: bool) -> torch.Tensor:
+    """How much each label counts, (LABELS,): small and thin things more, what is everywhere less.
+
+    Most patches with a house hold more of something else; without weights the models name that instead.
+    """
     weights = torch.ones(LABELS)
-    weights[[ROAD, BARE, FARMLAND, GRASS, CAR, POOL, VEGETATION]] = torch.tensor([1.3, 1.0, 1.2, 0.8, 2.0, 2.0, 1.3])
+    for label, weight in (_REAL_WEIGHTS if real else _SCENE_WEIGHTS).items():
+        weights[label] = weight
     return weights
 
 
@@ -141,14 +149,20 @@ def _colour_loss(tokens: torch.Tensor, texts: torch.Tensor, shares: torch.Tensor
 
 
 def clip_loss(
-    clip: ClipBackbone, batch: Batch, words: WordList, recipe: ClipRecipe, rng: np.random.Generator, *, fused: bool
+    clip: ClipBackbone,
+    batch: Batch,
+    lists: Sequence[WordList],
+    recipe: ClipRecipe,
+    rng: np.random.Generator,
+    *,
+    fused: bool,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """The loss of one step.
 
     Args:
         clip: the model.
         batch: images and shares of classes.
-        words: the classes that the step tells apart.
+        lists: two ways to name the classes that the step tells apart.
         recipe: weights of the losses.
         rng: draws captions, synonyms, colours and the layer that is read besides the last.
         fused: the second phase, through the fused attention.
@@ -159,26 +173,33 @@ def clip_loss(
     captions, sets = draw_captions(rng, batch, recipe.captions)
     roof_texts, crop_texts = draw_colour_texts(rng)
     new, known = draw_synonyms(rng)
-    groups = [words.texts, captions, roof_texts, crop_texts, new, known]
+    groups = [*(words.texts for words in lists), captions, roof_texts, crop_texts, new, known]
     deep = int(rng.integers(len(clip.blocks) - 1))
     with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
         every_text = clip.encode_text([text for group in groups for text in group])
         dense = dense_tokens(clip, batch.images, deep, fused=fused)
-    texts, caption_texts, roofs, crops, new_texts, known_texts = every_text.split([len(group) for group in groups])
+    *named, caption_texts, roofs, crops, new_texts, known_texts = every_text.split([len(group) for group in groups])
     images = F.normalize(dense.image.float(), dim=-1)
-    scale = clip.model.logit_scale.exp().clamp(max=_LARGEST_SCALE)  # type: ignore[union-attr, operator]
+    scale = clip.model.logit_scale.exp().clamp(max=_LARGEST_SCALE)  # type: ignore[operator]
 
-    targets = (batch.shares * _class_weights()) @ words.members
+    weighted = batch.shares * _class_weights(real=batch.real)
+    tagged = batch.shares.mean(dim=1)
+
+    def region(path: str, which: int) -> torch.Tensor:
+        return _region_loss(dense.paths[path], named[which], weighted @ lists[which].members, scale)
+
     prefix = "fused" if fused else "value"
+    either = int(rng.integers(len(lists)))
     parts = {
-        "region": _region_loss(dense.paths[prefix], texts, targets, scale),
-        "deep": recipe.deep * _region_loss(dense.paths[f"{prefix}_deep"], texts, targets, scale),
-        "tags": recipe.tags * _tag_loss(images, texts, batch.shares.mean(dim=1) @ words.members, scale),
+        "region": region(prefix, 0),
+        "second": recipe.second * region(prefix, 1),
+        "deep": recipe.deep * region(f"{prefix}_deep", either),
+        "tags": recipe.tags * _tag_loss(images, named[either], tagged @ lists[either].members, scale),
         "captions": recipe.contrast * _contrast_loss(images[: len(captions)], caption_texts, sets, scale),
         "synonyms": recipe.thesaurus * F.cross_entropy(_TEXT_SCALE * new_texts @ known_texts.T, torch.arange(len(new))),
     }
     if fused:
-        parts["identity"] = recipe.identity * _region_loss(dense.paths["value"], texts, targets, scale)
+        parts["identity"] = recipe.identity * region("value", either)
     path = dense.paths["value" if fused and rng.random() < 0.5 else prefix]
     parts["roofs"] = recipe.attributes * _colour_loss(path, roofs, batch.roofs[..., list(NAMED_ROOFS)], scale)
     parts["crops"] = recipe.attributes * _colour_loss(path, crops, batch.crops[..., list(NAMED_CROPS)], scale)
@@ -235,8 +256,8 @@ def train_clip(
         large = rng.random() < (recipe.large_fused if fused else recipe.large_value)
         pool = real if real is not None and rng.random() < recipe.real else scenes
         batch = draw_batch(rng, pool, recipe.batch // 4 if large else recipe.batch, 2 * SIDE if large else SIDE)
-        words = draw_word_list(rng, real=pool.real, regrouped=recipe.regrouped)
-        loss, losses = clip_loss(clip, batch, words, recipe, rng, fused=fused)
+        lists = draw_word_lists(rng, real=pool.real, regrouped=recipe.regrouped)
+        loss, losses = clip_loss(clip, batch, lists, recipe, rng, fused=fused)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -44,21 +44,23 @@ class ClipRecipe:
         value_rate, fused_rate: highest learning rate of the two phases, each with warm-up and cosine.
         large_value, large_fused: share of the steps with images of 128 x 128.
         real: share of the steps on real imagery, where there is some.
+        second: weight of the region loss with the coarser word list.
         contrast, tags, thesaurus, attributes, deep, identity: weights of the losses beside the region loss.
-        regrouped: chance that a class of the drawn word list is left out and called "other".
+        regrouped: chance that a class of the coarser word list is left out and called "other".
     """
 
-    value_steps: int = 850
-    fused_steps: int = 750
+    value_steps: int = 1000
+    fused_steps: int = 650
     batch: int = 44
-    captions: int = 20
-    value_rate: float = 1.2e-3
-    fused_rate: float = 7e-4
+    captions: int = 16
+    value_rate: float = 1.5e-3
+    fused_rate: float = 9e-4
     large_value: float = 0.1
     large_fused: float = 0.25
     real: float = 0.3
-    contrast: float = 0.5
-    tags: float = 0.7
+    second: float = 0.5
+    contrast: float = 0.3
+    tags: float = 0.5
     thesaurus: float = 0.3
     attributes: float = 0.4
     deep: float = 0.5

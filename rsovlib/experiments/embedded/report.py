@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def score_pair(
     names = word_lists()["class names"]
     counts = _ladder_with_controls(clip, dino, config, cases, names, alignment_crops)
     result: dict[str, Any] = {
+        "settings": asdict(config),
         "scene_version": SCENE_VERSION,
         "scenes": scenes,
         "first_scene_seed": first_seed,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from rsovlib.data.lexicon import BUILDING, CLASSES, CROP_COLOURS, FARMLAND, ROOF_COLOURS
-from rsovlib.data.scenes import make_scene
 from rsovlib.errors import InputError
+from rsovlib.experiments.embedded.making import make_all
 from rsovlib.experiments.embedded.recipe import PATCH
 
 VEGETATION = len(CLASSES)
@@ -24,7 +23,7 @@ IGNORE = 255
 
 _NO_ATTRIBUTE = 255
 _SCENE_CROPS = (40, 48, 64, 64, 80, 96, 128)
-_REAL_CROPS = (48, 64, 64, 96, 128, 160)
+_REAL_CROPS = (40, 48, 64, 64, 96, 128, 160)
 _DINO_CROPS = (32, 32, 40, 48, 64, 96)
 _LARGE_CROPS = (96, 128, 128, 160)
 
@@ -62,6 +61,7 @@ class Batch:
         roofs: (B, N, roof colours) share of each roof colour in each patch.
         crops: (B, N, crop colours) likewise for fields.
         water: kind of water of each image.
+        real: whether these are pictures of the world.
     """
 
     images: torch.Tensor
@@ -69,15 +69,7 @@ class Batch:
     roofs: torch.Tensor
     crops: torch.Tensor
     water: list[str]
-
-
-def _scene_arrays(
-    job: tuple[int, int],
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], str]:
-    side, seed = job
-    scene = make_scene(side, seed, modalities=())
-    attributes = np.where(scene.labels == BUILDING, scene.roof, scene.crop).astype(np.uint8)
-    return scene.optical, scene.labels, attributes, str(scene.notes["water"])
+    real: bool
 
 
 def scene_pool(count: int, side: int, first_seed: int, workers: int = 1) -> Pool:
@@ -97,13 +89,8 @@ def scene_pool(count: int, side: int, first_seed: int, workers: int = 1) -> Pool
     """
     if count < 1 or side < max(_LARGE_CROPS):
         raise InputError(f"Training needs at least one scene of {max(_LARGE_CROPS)} pixels, not {count} of {side}.")
-    jobs = [(side, first_seed + index) for index in range(count)]
-    bar = {"total": count, "desc": "scenes", "unit": "scene"}
-    if workers > 1 and count >= 200:
-        with ProcessPoolExecutor(workers) as pool:
-            made = list(tqdm(pool.map(_scene_arrays, jobs, chunksize=25), **bar))
-    else:
-        made = [_scene_arrays(job) for job in tqdm(jobs, **bar)]
+    seeds = range(first_seed, first_seed + count)
+    made = list(tqdm(make_all(side, seeds, workers), total=count, desc="scenes", unit="scene"))
     images, labels, attributes, water = zip(*made, strict=True)
     return Pool(images, labels, attributes, water, np.full(count, 1 / count), _SCENE_CROPS)
 
@@ -161,6 +148,7 @@ def draw_batch(rng: np.random.Generator, pool: Pool, count: int, side: int, *, f
         roofs=_shares(np.where(labels == BUILDING, attributes, IGNORE), len(ROOF_COLOURS), grid),
         crops=_shares(np.where(labels == FARMLAND, attributes, IGNORE), len(CROP_COLOURS), grid),
         water=[pool.water[number] for number in chosen],
+        real=pool.real,
     )
 
 
@@ -183,7 +171,7 @@ def _recolour(rng: np.random.Generator, images: torch.Tensor) -> torch.Tensor:
     def normal(*shape: int) -> torch.Tensor:
         return torch.from_numpy(rng.standard_normal((count, *shape, 1, 1), dtype=np.float32))
 
-    images = images * (1 + 0.15 * normal(1)) * (1 + 0.07 * normal(3))
+    images = images * (1 + 0.12 * normal(1)) * (1 + 0.06 * normal(3))
     grey = images.mean(dim=1, keepdim=True)
     images = grey + (1 + 0.25 * normal(1)).clamp(0.3, 1.5) * (images - grey)
     middle = images.mean(dim=(2, 3), keepdim=True)

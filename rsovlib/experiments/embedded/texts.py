@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 
 from rsovlib.data.lexicon import (
     BUILDING,
+    COARSE_LISTS,
     CROP_COLOURS,
     CROP_NOUNS,
     FARMLAND,
+    FINE_LIST,
     HELD_OUT_CROP,
     HELD_OUT_ROOF,
     LEXICON,
@@ -20,14 +23,13 @@ from rsovlib.data.lexicon import (
     ROOF_COLOURS,
     ROOF_NOUNS,
     TEMPLATES,
-    VOCABULARIES,
     WATER,
     Group,
     fill,
 )
 from rsovlib.experiments.embedded.samples import LABELS, VEGETATION, Batch
 
-_VEGETATION_LIST = 1  # the word list of VOCABULARIES that has "vegetation", as real imagery has
+_PLANTS = COARSE_LISTS[0][1][-1]  # plants of any kind, as real imagery knows them
 _CAPTION_SHARE = 0.06
 _DOMINANT = 0.7
 _COLOUR_CHANCE = 0.4
@@ -59,27 +61,32 @@ def sentence(rng: np.random.Generator, name: str) -> str:
     return fill(_pick(rng, TEMPLATES), name)
 
 
-def draw_word_list(rng: np.random.Generator, *, real: bool, regrouped: float) -> WordList:
-    """Draws the classes of a step and a name for each.
+def draw_word_lists(rng: np.random.Generator, *, real: bool, regrouped: float) -> tuple[WordList, WordList]:
+    """Draws two ways to name what a step's images show.
 
     Args:
         rng: source of randomness.
         real: whether the images are real ones, which know plants of any kind only.
-        regrouped: chance that one class is left out and called "other" (or the like) in its stead.
+        regrouped: chance, in the second list, that one class is left out and called "other" (or the like) instead.
 
     Returns:
-        The word list.
+        Every class by itself and a coarser list; for real images two draws of names for their five classes.
     """
-    chances = np.array([chance for chance, _ in VOCABULARIES])
-    number = _VEGETATION_LIST if real else int(rng.choice(len(VOCABULARIES), p=chances / chances.sum()))
-    groups = list(VOCABULARIES[number][1])
+    chances = np.array([chance for chance, _ in COARSE_LISTS])
+    drawn = int(rng.choice(len(COARSE_LISTS), p=chances / chances.sum()))
+    first, second = (COARSE_LISTS[0][1],) * 2 if real else (FINE_LIST, COARSE_LISTS[drawn][1])
+    groups = list(second)
     if rng.random() < regrouped:
         left_out = groups.pop(int(rng.integers(len(groups))))
         groups.append(Group(OTHER_NAMES, left_out.members))
+    return _word_list(rng, first), _word_list(rng, groups)
+
+
+def _word_list(rng: np.random.Generator, groups: Sequence[Group]) -> WordList:
     members = torch.zeros(LABELS, len(groups))
     for column, group in enumerate(groups):
         members[list(group.members), column] = 1
-        if set(group.members) >= set(VOCABULARIES[_VEGETATION_LIST][1][-1].members):
+        if set(group.members) >= set(_PLANTS.members):
             members[VEGETATION, column] = 1
     return WordList([sentence(rng, _pick(rng, group.names)) for group in groups], members)
 
@@ -109,7 +116,7 @@ def _caption_name(
     rng: np.random.Generator, label: int, water: str, roofs: NDArray[np.float32], crops: NDArray[np.float32]
 ) -> str:
     if label == VEGETATION:
-        return _pick(rng, VOCABULARIES[_VEGETATION_LIST][1][-1].names)
+        return _pick(rng, _PLANTS.names)
     if label == WATER and water and rng.random() < 0.5:
         return water
     if label in (BUILDING, FARMLAND) and rng.random() < _COLOUR_CHANCE:
