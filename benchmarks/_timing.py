@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-
-_clock = time.perf_counter
+_clock: Callable[[], float] = time.perf_counter
 
 
 @dataclass(frozen=True)

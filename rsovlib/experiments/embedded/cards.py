@@ -21,7 +21,7 @@ from rsovlib.data.lexicon import (
 )
 from rsovlib.errors import InputError
 from rsovlib.experiments.embedded.imagery import DUBAI_CLASSES, DUBAI_TEST, DUBAI_TRAIN, DUBAI_VALIDATION
-from rsovlib.experiments.embedded.publish import SCORES_FILE, model_names
+from rsovlib.experiments.embedded.publish import MIX_FILE, SCORES_FILE, model_names
 from rsovlib.experiments.embedded.recipe import ClipRecipe, DinoRecipe
 from rsovlib.files import write_beside
 
@@ -65,8 +65,10 @@ def write_cards(folder: Path) -> list[Path]:
     if not file.is_file():
         raise InputError(f"There is no {file}; score the models before their cards are written.")
     scores = json.loads(file.read_text(encoding="utf-8"))
+    mix_file = folder / MIX_FILE
+    mix = json.loads(mix_file.read_text(encoding="utf-8")) if mix_file.is_file() else {}
     written = []
-    for name, text in zip(model_names(0), (_clip_card(scores), _dino_card(scores)), strict=True):
+    for name, text in zip(model_names(0), (_clip_card(scores, mix), _dino_card(scores)), strict=True):
         path = folder / f"{name}.md"
         with write_beside(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -74,7 +76,7 @@ def write_cards(folder: Path) -> list[Path]:
     return written
 
 
-def _clip_card(scores: Mapping[str, Any]) -> str:
+def _clip_card(scores: Mapping[str, Any], mix: Mapping[str, Any]) -> str:
     name, _ = model_names(0)
     return "\n".join(
         [
@@ -86,6 +88,7 @@ def _clip_card(scores: Mapping[str, Any]) -> str:
             "space of 128. Seeds 1 and 2 of the same recipe are `-s1` and `-s2`.",
             "",
             *_data(scores),
+            *_mix(mix),
             "## Words",
             "",
             *_words(),
@@ -151,6 +154,21 @@ def _data(scores: Mapping[str, Any]) -> list[str]:
         "Scenes for training, validation and test have seeds of their own; settings were chosen on validation only.",
         "",
     ]
+
+
+def _mix(mix: Mapping[str, Any]) -> list[str]:
+    if not mix:
+        return []
+    lines = [
+        "Real imagery in the mix was chosen on validation. Mean IoU of the value path, seed 0, with it and without:",
+        "",
+        "| | with real imagery | scenes alone | difference |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, row in mix.items():
+        cells = (f"{row[key]['miou']:.1f} [{row[key]['low']:.1f}, {row[key]['high']:.1f}]" for key in row)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def _words() -> list[str]:

@@ -19,6 +19,8 @@ from rsovlib.experiments.embedded.recipe import clip_config, dino_config
 from rsovlib.files import write_beside
 
 SCORES_FILE = "scores.json"
+MIX_FILE = "real_imagery.json"
+"""Scores of seed 0 with and without real imagery in the training mix."""
 
 
 def model_names(seed: int) -> tuple[str, str]:
@@ -74,6 +76,12 @@ def write_pair(folder: Path, clip: ClipBackbone, dino: DinoBackbone, seed: int) 
 def write_scores(folder: Path, seed: int, scores: Mapping[str, Any]) -> None:
     """Enters the scores of a seed's pair in the folder's table of scores."""
     _enter(folder / SCORES_FILE, f"seed {seed}", scores)
+
+
+def write_mix(folder: Path, table: Mapping[str, Any]) -> None:
+    """Writes the comparison of :func:`~rsovlib.experiments.embedded.report.compare_clips` beside the scores."""
+    for name, row in table.items():
+        _enter(folder / MIX_FILE, name, row)
 
 
 def _enter(path: Path, key: str, value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,28 @@ def _colours(clip: ClipBackbone, first_seed: int, count: int) -> dict[str, Any]:
         | {"held_out": score.held_out, "chance": round(100 / len(score.accuracy), 1)}
         for noun, score in colour_scores(clip, scenes).items()
     }
+
+
+def compare_clips(
+    chosen: ClipBackbone, other: ClipBackbone, cases: Mapping[str, tuple[Sequence[Case], Sequence[str]]]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Two CLIPs on the same images, value path: whether a change of the training data was worth it.
+
+    Args:
+        chosen: trained with the change.
+        other: trained without it.
+        cases: for each name the labelled images and the class names that are typed for them.
+
+    Returns:
+        For each name the mean IoU of both and the difference, each with its 95 % bootstrap interval.
+    """
+    table = {}
+    for name, (images, words) in cases.items():
+        first, second = (run_segmenter(value_path(clip), images, words) for clip in (chosen, other))
+        gain = bootstrap(first, second)
+        difference = {"miou": round(gain.value, 2), "low": round(gain.low, 2), "high": round(gain.high, 2)}
+        table[name] = {"chosen": _entry(first), "other": _entry(second), "difference": difference}
+    return table
 
 
 def ladder_frame(ladder: dict[str, dict[str, float]]) -> pd.DataFrame:
