@@ -206,7 +206,7 @@ def solve_cscp(
         InputError: shapes, values, weights or names that don't fit.
 
     An iteration takes O(K H W); the count doesn't grow with the image's size.  Memory beyond the inputs: numba 6K + 2
-    floats a pixel, and K for q.
+    floats a pixel while it iterates, about 8K in all at the end, when q and y are handed out.
     """
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)

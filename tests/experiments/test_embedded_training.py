@@ -302,7 +302,7 @@ def test_real_tiles_are_read_where_they_are(shared):
     assert len(parts) == 9
     assert all(max(image.shape) <= 1100 for _, image, _ in parts)
     known = np.concatenate([labels.ravel() for _, _, labels in parts])
-    assert (known != IGNORE).mean() > 0.98
+    assert (known != IGNORE).mean() > 0.95
 
 
 def test_the_ladder_shares_work_without_changing_results():
