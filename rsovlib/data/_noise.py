@@ -8,6 +8,7 @@ a Gaussian of standard deviation ``spacing / sqrt(3)``.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,8 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float)
         return rng.standard_normal(shape, dtype=np.float32)
     rows, columns = (_spline_matrix(length, spacing) for length in shape)
     lattice = rng.standard_normal((rows.shape[1], columns.shape[1]), dtype=np.float32)
-    return _standardised(rows @ lattice @ columns.T)
+    smooth = cast("Field", rows @ lattice @ columns.T)  # float32 throughout, which NumPy's annotations don't know
+    return _standardised(smooth)
 
 
 def fractal_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float, octaves: int = 3) -> Field:

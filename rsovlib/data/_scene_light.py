@@ -148,11 +148,11 @@ def paint_optical(rng: np.random.Generator, plan: Plan, region: Region) -> NDArr
     return _sense(rng, image, region)
 
 
-def _vary(rng: np.random.Generator, colour: Colour) -> Field:
+def _vary(rng: np.random.Generator, colour: Colour) -> NDArray[np.float64]:
     return np.asarray(colour, np.float32) * (1 + 0.1 * rng.standard_normal()) + 0.02 * rng.standard_normal(3)
 
 
-def _choose(rng: np.random.Generator, colours: tuple[Colour, ...]) -> Field:
+def _choose(rng: np.random.Generator, colours: tuple[Colour, ...]) -> NDArray[np.float64]:
     return _vary(rng, colours[rng.integers(len(colours))])
 
 

@@ -459,7 +459,7 @@ def test_the_paper_differs_in_the_documented_fields_only():
     assert SDCIConfig.official() == SDCIConfig()
     embedded = asdict(SDCIConfig.embedded())
     changes = {name for name, value in embedded.items() if value != official[name]}
-    assert changes <= {"clip_size", "dino_scale", "window", "overlap", "tolerance"}
+    assert changes == {"clip_size", "dino_scale", "window", "presence_threshold", "tolerance"}
 
 
 def test_the_paper_reading_runs(sdci, picture):
