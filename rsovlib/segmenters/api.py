@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rsovlib.backbones import load_clip, load_dino
+from rsovlib.backbones.embedded import EMBEDDED
 from rsovlib.errors import InputError, unknown_name
 from rsovlib.segmenters.base import GeoReference, Segmentation, Segmenter
 from rsovlib.segmenters.sdci import SDCI, SDCIConfig
@@ -55,9 +56,9 @@ def make_segmenter(
         raise unknown_name("method", method, METHODS)
     if profile not in PROFILES:
         raise unknown_name("profile", profile, PROFILES)
-    small = profile == "embedded" and clip is None and clip_weights is None
-    defaults = SDCIConfig.embedded() if small else SDCIConfig.official()
     clip_name, clip_tag = (clip, None) if clip or clip_weights else PROFILES[profile]["clip"]
+    small = clip_name in EMBEDDED  # however it was asked for: its settings go with the model
+    defaults = SDCIConfig.embedded() if small else SDCIConfig.official()
     backbone = load_clip(clip_name, clip_weights or clip_tag, device=device)
     if method == "valuepath":
         shared = ("clip_size", "position_embedding", "logit_scale", "templates", "window", "overlap")

@@ -121,6 +121,12 @@ def test_the_embedded_profile_runs_at_the_sizes_of_its_models():
     assert paper.config.window == official.config.window
 
 
+@pytest.mark.parametrize("profile", ["embedded", "full"])
+def test_an_embedded_clip_brings_its_settings_however_it_is_asked_for(profile):
+    named = make_segmenter(profile=profile, clip="rsov-tiny-clip-s1", dino="rsov-tiny-dino-s1", device="cpu")
+    assert named.config == SDCIConfig.embedded()
+
+
 def test_options_reach_the_method(picture):
     segmenter = make_segmenter("sdci", beta=0.3, w_cross=0.02, window=None)
     assert (segmenter.config.beta, segmenter.config.w_cross, segmenter.config.window) == (0.3, 0.02, None)
