@@ -6,7 +6,8 @@ from rsovlib.backbones.clip import BlockStep, ClipBackbone
 from rsovlib.backbones.dino import DinoBackbone, DinoFeatures
 from rsovlib.backbones.load_clip import load_clip
 from rsovlib.backbones.load_dino import load_dino
-from rsovlib.backbones.text import RS10, encode_classes, encode_words, template_set
+from rsovlib.backbones.text import encode_classes, encode_words, template_set
+from rsovlib.data.lexicon import RS10
 
 __all__ = [
     "RS10",

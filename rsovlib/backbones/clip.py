@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from rsovlib.backbones.pixels import normalise, patch_grid
 from rsovlib.backbones.position import resize_position
 from rsovlib.errors import InputError, WeightsError
 
@@ -136,7 +137,7 @@ class ClipBackbone:
 
     def normalise(self, rgb: torch.Tensor) -> torch.Tensor:
         """Subtract the mean and divide by the deviation: (B, 3, H, W) in [0, 1] -> pixels for :meth:`embed`."""
-        return (rgb - rgb.new_tensor(self.mean).view(1, 3, 1, 1)) / rgb.new_tensor(self.std).view(1, 3, 1, 1)
+        return normalise(rgb, self.mean, self.std)
 
     def embed(self, pixels: torch.Tensor, position: str = "bilinear") -> torch.Tensor:
         """Patches, class token and positions, up to and with ``ln_pre``: the residual stream's start.
@@ -151,15 +152,9 @@ class ClipBackbone:
         Raises:
             InputError: a side is no multiple of the patch size.
         """
-        size = self.patch_size
-        if pixels.shape[-2] % size or pixels.shape[-1] % size:
-            raise InputError(
-                f"An image of {pixels.shape[-2]} x {pixels.shape[-1]} pixels can't be cut into patches of {size}; "
-                f"resize its sides to multiples of {size}."
-            )
+        grid = patch_grid(pixels, self.patch_size)
         visual = self._visual
         patches = visual.conv1(pixels)
-        grid = (int(patches.shape[-2]), int(patches.shape[-1]))
         table = visual.positional_embedding
         spatial = resize_position(table[1:], grid, position)
         tokens = patches.flatten(2).transpose(1, 2) + spatial

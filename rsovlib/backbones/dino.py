@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from rsovlib.backbones.pixels import normalise, patch_grid
 from rsovlib.backbones.position import resize_position
-from rsovlib.errors import InputError, WeightsError
+from rsovlib.errors import WeightsError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -101,7 +102,7 @@ class DinoBackbone:
 
     def normalise(self, rgb: torch.Tensor) -> torch.Tensor:
         """Subtract the mean and divide by the deviation: (B, 3, H, W) in [0, 1] -> pixels for :meth:`features`."""
-        return (rgb - rgb.new_tensor(self.mean).view(1, 3, 1, 1)) / rgb.new_tensor(self.std).view(1, 3, 1, 1)
+        return normalise(rgb, self.mean, self.std)
 
     def features(self, pixels: torch.Tensor) -> DinoFeatures:
         """Run the model.
@@ -115,13 +116,7 @@ class DinoBackbone:
         Raises:
             InputError: a side is no multiple of the patch size.
         """
-        size = self.patch_size
-        if pixels.shape[-2] % size or pixels.shape[-1] % size:
-            raise InputError(
-                f"An image of {pixels.shape[-2]} x {pixels.shape[-1]} pixels can't be cut into patches of {size}; "
-                f"resize its sides to multiples of {size}."
-            )
-        grid = (pixels.shape[-2] // size, pixels.shape[-1] // size)
+        grid = patch_grid(pixels, self.patch_size)
         with _CaughtAttention(self._model.blocks[-1].attn) as caught:
             layers, prefixes = self._run(pixels, grid)
         first = self.prefix_tokens

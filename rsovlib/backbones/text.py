@@ -9,21 +9,9 @@ import torch.nn.functional as F
 
 from rsovlib.backbones.clip import ClipBackbone
 from rsovlib.data.classes import ClassPrompt
+from rsovlib.data.lexicon import RS10
 from rsovlib.errors import InputError, unknown_name
 
-#: SDCI's ten aerial templates.
-RS10 = (
-    "a satellite image of a {}.",
-    "an aerial view of a {}.",
-    "a satellite photo of a {}.",
-    "a top-down view of a {}.",
-    "a piece of land with a {}.",
-    "a landscape dominated by a {}.",
-    "an earth observation satellite image of a {}.",
-    "a landscape dominated by {}.",
-    "an area of {} as seen from above.",
-    "land cover classified as {}.",
-)
 #: Texts encoded at once; bounds memory for the largest text towers.
 _BATCH = 64
 

@@ -133,12 +133,7 @@ The first is that of real imagery, which knows plants of any kind only.
 OTHER_NAMES = ("other", "background", "clutter")
 """Names for whatever a word list doesn't list."""
 
-TEMPLATES = (
-    "{}",
-    "an aerial image of {}",
-    "{} seen from above",
-    "remote sensing image of {}",
-    "land cover: {}",
+RS10 = (
     "a satellite image of a {}.",
     "an aerial view of a {}.",
     "a satellite photo of a {}.",
@@ -149,6 +144,16 @@ TEMPLATES = (
     "a landscape dominated by {}.",
     "an area of {} as seen from above.",
     "land cover classified as {}.",
+)
+"""SDCI's ten aerial templates."""
+
+TEMPLATES = (
+    "{}",
+    "an aerial image of {}",
+    "{} seen from above",
+    "remote sensing image of {}",
+    "land cover: {}",
+    *RS10,
 )
 """Sentences that training puts words into: five of our own and the ten that SDCI puts class names into, because one of
 those says "land", which is also a class name, and a small text tower has to learn that it doesn't count there."""

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from rsovlib.backbones.dino import IMAGENET_MEAN, IMAGENET_STD, DinoBackbone
 from rsovlib.backbones.embedded import build_embedded_dino
+from rsovlib.backbones.pixels import normalise
 from rsovlib.experiments.embedded.progress import (
     SAVE_EVERY,
     adamw,
@@ -131,11 +132,6 @@ def affinity_target(images: torch.Tensor, features: torch.Tensor) -> torch.Tenso
     return likeness.softmax(dim=-1)
 
 
-def _normalised(images: torch.Tensor) -> torch.Tensor:
-    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (images - mean) / std
-
-
 def _view(rng: np.random.Generator, images: torch.Tensor, strength: float) -> torch.Tensor:
     """A recoloured, noisy, normalised view."""
     count = len(images)
@@ -146,7 +142,7 @@ def _view(rng: np.random.Generator, images: torch.Tensor, strength: float) -> to
     images = images * (1 + 0.12 * normal(1, 1, 1)) * (1 + 0.08 * normal(3, 1, 1))
     middle = images.mean(dim=(2, 3), keepdim=True)
     images = (images - middle) * (1 + 0.25 * normal(1, 1, 1)).clamp(0.5, 1.6) + middle + 0.04 * normal(1, 1, 1)
-    return _normalised((images + 0.015 * normal(3, *images.shape[2:])).clamp(0, 1))
+    return normalise((images + 0.015 * normal(3, *images.shape[2:])).clamp(0, 1), IMAGENET_MEAN, IMAGENET_STD)
 
 
 def train_dino(
