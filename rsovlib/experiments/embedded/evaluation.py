@@ -35,6 +35,7 @@ from rsovlib.data.scenes import Scene, make_scene
 from rsovlib.experiments.embedded.imagery import dubai_parts
 from rsovlib.experiments.embedded.samples import IGNORE
 from rsovlib.experiments.embedded.statistics import Counts
+from rsovlib.metrics import confusion_matrix
 from rsovlib.segmenters.sdci import SDCI, SDCIConfig
 from rsovlib.segmenters.valuepath import ValuePath
 
@@ -86,9 +87,7 @@ def dubai_cases(archive: Path, tiles: Iterable[int], per_part: int = 4, side: in
 
 def confusion(predicted: NDArray[np.integer[Any]], truth: NDArray[np.uint8], classes: int) -> Counts:
     """Pixel counts (K, K), rows are the truth; ignored pixels are dropped."""
-    known = truth != IGNORE
-    pairs = truth[known].astype(np.int64) * classes + predicted[known]
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    return confusion_matrix(predicted, truth, classes, IGNORE)[:, :classes]
 
 
 # ---- the ladder ------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from rsovlib.experiments.embedded.evaluation import (
 from rsovlib.experiments.embedded.imagery import DUBAI_CLASSES, DUBAI_TEST
 from rsovlib.experiments.embedded.recipe import TEST_SEEDS
 from rsovlib.experiments.embedded.statistics import Counts, bootstrap, mean_iou
+from rsovlib.metrics import class_scores
 from rsovlib.segmenters.sdci import SDCIConfig
 
 VALUE_PATH = "value path alone"
@@ -137,10 +138,8 @@ def _table(counts: dict[str, Counts]) -> dict[str, dict[str, float]]:
 
 
 def _class_iou(counts: Counts, names: Sequence[str]) -> dict[str, float]:
-    total = counts.sum(axis=0)
-    hits = np.diagonal(total)
-    union = total.sum(axis=0) + total.sum(axis=1) - hits
-    return {name: round(float(100 * hit / max(all_, 1)), 1) for name, hit, all_ in zip(names, hits, union, strict=True)}
+    iou = class_scores(counts.sum(axis=0), mean_over="all")["iou"]
+    return {name: round(float(100 * value), 1) for name, value in zip(names, iou, strict=True)}
 
 
 def _colours(clip: ClipBackbone, first_seed: int, count: int) -> dict[str, Any]:
