@@ -60,6 +60,7 @@ class Region:
         greenness: 1 in moist regions, towards 0 in deserts.
         grass, forest, bare, water, road: colours to choose from, RGB in [0, 1].
         stretch: chance that the image is delivered stretched between its own percentiles.
+        relief: usual height difference over 100 m, metres.
     """
 
     ground: int
@@ -70,6 +71,7 @@ class Region:
     water: tuple[Colour, ...]
     road: tuple[Colour, ...]
     stretch: float
+    relief: float
 
 
 _ASPHALT: tuple[Colour, ...] = ((0.46, 0.46, 0.47), (0.36, 0.36, 0.38), (0.58, 0.56, 0.54), (0.25, 0.25, 0.27))
@@ -84,6 +86,7 @@ REGIONS: Mapping[str, Region] = {
         water=((0.12, 0.22, 0.28), (0.20, 0.30, 0.30), (0.10, 0.17, 0.16), (0.25, 0.33, 0.27)),
         road=_ASPHALT,
         stretch=0.2,
+        relief=3.0,
     ),
     "tropical": Region(
         ground=GRASS,
@@ -94,6 +97,7 @@ REGIONS: Mapping[str, Region] = {
         water=((0.33, 0.32, 0.22), (0.15, 0.25, 0.22), (0.08, 0.20, 0.26), (0.42, 0.36, 0.26)),
         road=(*_ASPHALT, (0.60, 0.46, 0.36)),
         stretch=0.2,
+        relief=4.0,
     ),
     "dry": Region(
         ground=GRASS,
@@ -104,6 +108,7 @@ REGIONS: Mapping[str, Region] = {
         water=((0.16, 0.26, 0.28), (0.10, 0.15, 0.16), (0.25, 0.36, 0.34)),
         road=_ASPHALT,
         stretch=0.3,
+        relief=6.0,
     ),
     "desert": Region(
         ground=BARE,
@@ -114,6 +119,7 @@ REGIONS: Mapping[str, Region] = {
         water=((0.05, 0.07, 0.07), (0.08, 0.14, 0.14), (0.12, 0.26, 0.28), (0.14, 0.16, 0.10)),
         road=((0.30, 0.29, 0.29), (0.38, 0.36, 0.35), (0.24, 0.24, 0.25), (0.50, 0.48, 0.46)),
         stretch=0.6,
+        relief=2.0,
     ),
 }
 REGION_SHARES: Mapping[str, float] = {"temperate": 0.38, "tropical": 0.12, "dry": 0.2, "desert": 0.3}
@@ -132,7 +138,46 @@ _TEXTURE[ORCHARD] = 0.02, 0.0, 0.0
 _TEXTURE[POOL] = 0.01, 0.01, 0.0
 
 
-def paint_optical(rng: np.random.Generator, plan: Plan, region: Region) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class Response:
+    """How the optical sensor turned light into numbers; its infrared bands do the same.
+
+    Attributes:
+        sigma: blur in pixels.
+        low, high: brightness that the image was stretched between, or 0 and 1.
+        exponent: of the tone curve.
+        haze: share of the light that comes from the air, in the visible.
+        gain: brightness factor, the mean over the colours.
+        noise: standard deviation of the sensor's noise.
+    """
+
+    sigma: float
+    low: float
+    high: float
+    exponent: float
+    haze: float
+    gain: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class Painting:
+    """An optical image and what the other bands of the same sensor need to know of it.
+
+    Attributes:
+        image: (H, W, 3) uint8, red green blue.
+        red: (H, W) the ground's red in even light.
+        light: (H, W) illumination, 1 in the sun.
+        response: the sensor's.
+    """
+
+    image: NDArray[np.uint8]
+    red: Field
+    light: Field
+    response: Response
+
+
+def paint_optical(rng: np.random.Generator, plan: Plan, region: Region) -> Painting:
     """The scene as an optical sensor delivers it.
 
     Args:
@@ -141,11 +186,13 @@ def paint_optical(rng: np.random.Generator, plan: Plan, region: Region) -> NDArr
         region: its colours.
 
     Returns:
-        (H, W, 3) uint8, red green blue.
+        The image with what the infrared bands need.
     """
     image = _ground_colours(rng, plan, region)
-    image *= _illumination(plan)[..., None]
-    return _sense(rng, image, region)
+    red, light = image[..., 0].copy(), illumination(plan)
+    image *= light[..., None]
+    finished, response = _sense(rng, image, region)
+    return Painting(finished, red, light, response)
 
 
 def _vary(rng: np.random.Generator, colour: Colour) -> NDArray[np.float64]:
@@ -189,7 +236,7 @@ def _ground_colours(rng: np.random.Generator, plan: Plan, region: Region) -> Fie
     return image
 
 
-def _shifted(mask: Mask, dy: int, dx: int) -> Mask:
+def shifted(mask: Mask, dy: int, dx: int) -> Mask:
     """``mask`` moved by whole pixels; what leaves the scene is lost."""
     height, width = mask.shape
     moved = np.zeros_like(mask)
@@ -200,7 +247,7 @@ def _shifted(mask: Mask, dy: int, dx: int) -> Mask:
     return moved
 
 
-def _illumination(plan: Plan) -> Field:
+def illumination(plan: Plan) -> Field:
     """1 in the sun, less in the shade of buildings and trees, (H, W); shadows are about 0.8 of the height long."""
     labels = plan.labels
     dx, dy = np.cos(plan.sun), np.sin(plan.sun)
@@ -208,18 +255,19 @@ def _illumination(plan: Plan) -> Field:
     tallest = float(plan.height.max())
     for step in range(1, int(np.ceil(0.8 * tallest / plan.gsd)) + 1):
         tall = plan.height >= step * plan.gsd / 0.8
-        shade |= _shifted(tall, round(dy * step), round(dx * step))
+        shade |= shifted(tall, round(dy * step), round(dx * step))
     shade &= labels != BUILDING
     light = np.where(shade, np.float32(0.5), np.float32(1))
     reach = 2.5 / plan.gsd
     trees = labels == FOREST
-    edge = _shifted(trees, round(dy * reach), round(dx * reach)) & ~trees & (labels != BUILDING) & (labels != WATER)
+    edge = shifted(trees, round(dy * reach), round(dx * reach)) & ~trees & (labels != BUILDING) & (labels != WATER)
     light[edge & ~shade] = 0.7
     return light
 
 
-def _sense(rng: np.random.Generator, image: Field, region: Region) -> NDArray[np.uint8]:
+def _sense(rng: np.random.Generator, image: Field, region: Region) -> tuple[NDArray[np.uint8], Response]:
     """Blur, tone curve, haze, colour cast, stretch and noise."""
+    low, high = 0.0, 1.0
     sigma = rng.uniform(0.3, 0.8)
     image = ndimage.gaussian_filter(image, (sigma, sigma, 0), truncate=2.5)
     np.clip(image, 0, 1, out=image)
@@ -231,11 +279,15 @@ def _sense(rng: np.random.Generator, image: Field, region: Region) -> NDArray[np
         low, high = np.percentile(image[::3, ::3], [1, rng.uniform(96, 99.8)])
         image = (image - low) / max(high - low, 0.15)
         np.clip(image, 0, 1, out=image)
-    image **= np.float32(np.exp(rng.uniform(-0.25, 0.4)))
+    exponent = np.exp(rng.uniform(-0.25, 0.4))
+    # In double precision, whose last bit is the processor's but doesn't reach the image: see rsovlib.data._noise.
+    image = np.power(image, float(np.float32(exponent)), dtype=np.float64).astype(np.float32)
     haze = rng.uniform(0, 0.15)
     gain = np.exp(rng.uniform(-0.4, 0.2)) * (1 + 0.05 * rng.standard_normal(3))
     image = ((1 - haze) * gain).astype(np.float32) * image + (haze * gain * (0.75, 0.8, 0.88)).astype(np.float32)
     noise = rng.standard_normal(image.shape[:2], dtype=np.float32)[..., None]
     chroma = rng.standard_normal(image.shape, dtype=np.float32)
-    image += rng.uniform(0.003, 0.015) * (noise + 0.5 * chroma)
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    level = rng.uniform(0.003, 0.015)
+    image += level * (noise + 0.5 * chroma)
+    response = Response(sigma, float(low), float(high), float(exponent), haze, float(np.mean(gain)), level)
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), response

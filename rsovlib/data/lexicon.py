@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rsovlib.errors import unknown_name
+
 CLASSES = (
     "building",
     "road",
@@ -97,6 +99,49 @@ LEXICON: dict[int, Words] = {
     POOL: Words(("swimming pool", "pool"), ("water basin for swimming",), (), ("lido",)),
 }
 """Words of every class that training names; ``ORCHARD`` is kept back."""
+
+
+WORD_KINDS = ("trained", "thesaurus", "combined", "unseen")
+TEST_ONLY_KINDS = ("combined", "unseen")
+"""Kinds of words that no training text has in this form: what open-vocabulary scores are measured with."""
+
+
+def class_prompts(kind: str = "trained") -> dict[int, str]:
+    """A prompt for every class that has words of a kind.
+
+    Args:
+        kind: one of :data:`WORD_KINDS`.
+
+    Returns:
+        By label, "a, b, c": the synonyms as one class of a segmenter's class list.
+
+    Raises:
+        InputError: there is no such kind.
+    """
+    if kind not in WORD_KINDS:
+        raise unknown_name("kind of words", kind, WORD_KINDS)
+    return {label: ", ".join(getattr(words, kind)) for label, words in LEXICON.items() if getattr(words, kind)}
+
+
+def attribute_prompts(*, held_out: bool = False) -> dict[str, tuple[int, int]]:
+    """Prompts that join a colour with a noun, such as "red roof".
+
+    Args:
+        held_out: those with colours that training never joins with these nouns, or those that training has.
+
+    Returns:
+        By prompt the class and the index of the colour, as :attr:`rsovlib.data.scenes.Scene.roof` and ``crop`` have it.
+    """
+    kinds = (
+        (BUILDING, ROOF_COLOURS, HELD_OUT_ROOF, ROOF_NOUNS[0]),
+        (FARMLAND, CROP_COLOURS, HELD_OUT_CROP, CROP_NOUNS[0]),
+    )
+    return {
+        f"{colour} {noun}": (label, index)
+        for label, colours, kept, noun in kinds
+        for index, colour in enumerate(colours)
+        if (colour == kept) == held_out
+    }
 
 
 @dataclass(frozen=True)
