@@ -36,6 +36,7 @@ help:
 	@echo 'make test-slow     the tests that take minutes'
 	@echo 'make test-browser  JupyterLab in a real browser (needs Chromium)'
 	@echo 'make bench         times and memory, appended to benchmarks/'
+	@echo 'make bench ARGS="kernels --full"   the large sizes, some 20 minutes; --resume goes on after an interruption'
 	@echo 'make setup         only install, into .venv'
 	@echo 'make lock          write constraints.txt anew from what pip resolves today'
 	@echo 'make clean         remove the environment, caches and runs'

@@ -1,8 +1,9 @@
 """Run the benchmarks: `python -m benchmarks [NAME ...]`, or all of them.
 
 A benchmark is a module `benchmarks/bench_<name>.py` with a function `rows()` that yields dictionaries of plain
-values. They are printed as a table and appended to `benchmarks/results/<name>.csv`, each with the date, machine and
-versions that it was measured with: a time without its machine says nothing.
+values; it may take `full` (large sizes too) and `resume`, and have a function `plots(full)` beside it. The rows are
+printed as tables and appended to `benchmarks/results/<name>.csv`, each with the date, machine and versions that it was
+measured with: a time without its machine says nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import datetime
 import importlib
 import importlib.metadata
+import inspect
 import os
 import platform
 from pathlib import Path
@@ -59,14 +61,25 @@ def append(rows: pd.DataFrame, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all of them by default")
-    wanted = parser.parse_args().names or NAMES
+    parser.add_argument("--full", action="store_true", help="large sizes too, where a benchmark has them")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep what an interrupted run finished, where it was kept"
+    )
+    arguments = parser.parse_args()
+    wanted = arguments.names or NAMES
     if unknown := sorted(set(wanted) - set(NAMES)):
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
     for name in wanted:
         print(f"\n--- {name}")
-        measured = pd.DataFrame(importlib.import_module(f"benchmarks.bench_{name}").rows())
-        print(measured.to_string(index=False))
+        module = importlib.import_module(f"benchmarks.bench_{name}")
+        options = {"full": arguments.full, "resume": arguments.resume}
+        known = inspect.signature(module.rows).parameters
+        measured = pd.DataFrame(module.rows(**{key: value for key, value in options.items() if key in known}))
+        for _, table in measured.groupby("table", sort=False) if "table" in measured else [("", measured)]:
+            print(table.dropna(axis=1, how="all").to_string(index=False, na_rep=""), end="\n\n")
         append(measured.assign(**circumstances()), FOLDER / "results" / f"{name}.csv")
+        for path in module.plots(arguments.full) if hasattr(module, "plots") else ():
+            print(path)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 _clock: Callable[[], float] = time.perf_counter
@@ -23,9 +23,7 @@ class Pair:
         return {
             "ours_ms": round(1e3 * min(self.ours), 2),
             "theirs_ms": round(1e3 * min(self.theirs), 2),
-            "ratio": round(statistics.median(ratios), 2),
-            "ratio_low": round(min(ratios), 2),
-            "ratio_high": round(max(ratios), 2),
+            **spread(ratios),
             "turns": len(ratios),
         }
 
@@ -43,12 +41,26 @@ def seconds(work: Callable[[], object]) -> float:
     return _clock() - began
 
 
-def paired(ours: Callable[[], object], theirs: Callable[[], object], turns: int) -> Pair:
-    """Let both take ``turns`` turns, after one turn that isn't counted: it compiles and fills caches."""
-    ours()
-    theirs()
+def paired(ours: Callable[[], object], theirs: Callable[[], object], turns: int, *, warm: bool = True) -> Pair:
+    """Let both take ``turns`` turns, after one turn that isn't counted: it compiles and fills caches.
+
+    Without ``warm`` all count, for work that takes long and was done on a small example before.
+    """
+    if warm:
+        ours()
+        theirs()
     times = [(seconds(ours), seconds(theirs)) for _ in range(turns)]
     return Pair([t[0] for t in times], [t[1] for t in times])
+
+
+def spread(values: Sequence[float], name: str = "ratio", digits: int = 2) -> dict[str, float]:
+    """Median of the turns with the lowest and highest beside it."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return {
+        name: round(middle, digits),
+        f"{name}_low": round(low, digits),
+        f"{name}_high": round(high, digits),
+    }
 
 
 def best(work: Callable[[], object], turns: int) -> float:

@@ -1,15 +1,18 @@
-"""Inputs of the kernels' benchmarks: synthetic maps in the three regimes that behave differently."""
+"""Inputs of the kernels' benchmarks: synthetic maps in the three regimes that behave differently, and real ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
 from rsovlib.kernels import edge_weights, felzenszwalb_superpixels
 
-REGIMES = ("sharp", "flat", "thresholded")
+SYNTHETIC = ("sharp", "flat", "thresholded")
+REGIMES = (*SYNTHETIC, "embedded")
+CLASSES = ("water", "forest", "cropland", "buildings", "roads", "bare soil")  # of the real maps
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,10 @@ def maps(labels: np.ndarray, classes: int, regime: str, blur: float, seed: int) 
 
 def make_inputs(regime: str, classes: int, size: int, seed: int = 0) -> Inputs:
     """A problem of a regime; larger than 1024 it is tiled by mirroring, which changes no iteration count."""
+    if regime == "embedded":
+        if classes != len(CLASSES):
+            raise ValueError(f"The embedded pipeline's maps have {len(CLASSES)} classes here, not {classes}.")
+        return embedded_inputs(size)
     if size > 1024:
         small = make_inputs(regime, classes, 1024, seed)
         pad = ((0, 0), (0, size - 1024), (0, size - 1024))
@@ -83,3 +90,21 @@ def make_inputs(regime: str, classes: int, size: int, seed: int = 0) -> Inputs:
     superpixels = felzenszwalb_superpixels(texture(labels, seed + 1))
     wx, wy = edge_weights(superpixels)
     return Inputs(maps(labels, classes, regime, 9, seed + 2), maps(labels, classes, regime, 6, seed + 3), wx, wy)
+
+
+@cache
+def embedded_inputs(size: int) -> Inputs:
+    """What the solver is given by SDCI with the embedded models, for a simulated scene."""
+    import torch
+
+    from rsovlib.data.scenes import make_scene
+    from rsovlib.segmenters import make_segmenter
+
+    image = make_scene(size, seed=1).optical
+    sdci = make_segmenter("sdci", profile="embedded", device="cpu")
+    stages = sdci(image, list(CLASSES)).stages
+    first, second = (
+        sdci._probabilities(torch.from_numpy(stages[name])).numpy()  # type: ignore[attr-defined]
+        for name in ("clip_map", "dino_map")
+    )
+    return Inputs(first, second, *edge_weights(felzenszwalb_superpixels(image)))

@@ -16,10 +16,10 @@ from rsovlib.kernels._problem import relative
 # Inside merged regions the dual is locally well conditioned, so momentum close to 1 overshoots there; a cap serves
 # all regions better than restarts of the whole image, which hardly ever trigger.  Problems that need more than
 # 200 iterations have slower modes, for which the cap rises.
-MOMENTUM_CAP = 0.95
+MOMENTUM_CAP = 0.94
 _CAP_RISES = 10
 # Iterations at which the step is set anew from the curvature where the iterates are by then.
-_SHARPEN_FROM = 20
+_SHARPEN_FROM = 10
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,8 @@ def ascend(engine: Engine, pixels: int, stopping: Stopping) -> Outcome:
     done, t, sharpen_at = 0, 1.0, _SHARPEN_FROM
     net = _SafetyNet()
     while True:
-        gap, dual = engine.evaluate()
+        sharpen = net.may_sharpen and done >= sharpen_at
+        gap, dual = engine.evaluate(sharpen)
         check = make_check(done, began, gap, dual, pixels, engine.primal)
         history.append(check)
         if stopping.callback is not None:
@@ -159,9 +160,8 @@ def ascend(engine: Engine, pixels: int, stopping: Stopping) -> Outcome:
             net.react(engine)
         else:
             net.falls = 0
-            if net.may_sharpen and done >= sharpen_at:
-                engine.sharpen_step()
-                sharpen_at *= 2
+        if sharpen:
+            sharpen_at *= 2
         count = min(stopping.every, stopping.iterations - done)
         thetas = np.empty(count)
         for i in range(count):

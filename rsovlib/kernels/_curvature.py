@@ -12,7 +12,7 @@ Within the dual's box the logits of a pixel can move by at most rho, so A taken 
 is where the ascent starts.  But the iterates settle far inside the box, where A at the current q is up to twice
 smaller.  So the step is *sharpened* now and then: A at the current q, with logits free to move by LOCAL_SHIFT, and the
 step lengthened by LOCAL_GAIN.  On a quadratic, constant momentum theta stays stable up to a step of
-2 (1 + theta) / (1 + 2 theta) > 4/3 times 1 / L, so a gain of 1.25 is within that bound; should the dual energy fall
+2 (1 + theta) / (1 + 2 theta) > 4/3 times 1 / L, so a gain of 1.3 is within that bound; should the dual energy fall
 nevertheless, the safe step returns.
 """
 
@@ -25,8 +25,8 @@ import numpy as np
 from rsovlib.kernels._problem import Problem
 
 LEAST_CURVATURE = 1e-4
-LOCAL_SHIFT = 0.05
-LOCAL_GAIN = 1.25
+LOCAL_SHIFT = 0.03
+LOCAL_GAIN = 1.3
 
 
 def curvature(base: np.ndarray[Any, Any], shift: np.ndarray[Any, Any] | float) -> np.ndarray[Any, Any]:

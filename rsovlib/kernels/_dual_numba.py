@@ -8,8 +8,12 @@ A sweep goes down the rows.  Row i needs the extrapolated duals z of its own edg
 it; from them follow Q_i and the new duals of row i and of the edges between i-1 and i.  Q_{i+1} reads only edges
 that are still old, so the update is a true Jacobi step, in place, and Q never goes to memory.
 
-Rows are cut into chunks.  Before a sweep each chunk computes, from old values, what it needs of the row above it:
-so a cell's arithmetic does not depend on where the cuts are, and any number of threads gives the same bits.
+Several iterations share one pass over memory, the next following the last a row behind, as the sweep would otherwise
+wait for memory more than it computes.
+
+Rows are cut into chunks, one a thread.  A chunk also advances copies of the rows around it, as many as there are
+iterations in the pass: so a cell's arithmetic depends neither on where the cuts are nor on how many iterations share a
+pass, and any number of threads gives the same bits.
 
 Loops are kept short on purpose: a loop over many arrays needs so many alias checks that the compiler gives up
 vectorising it.
@@ -131,86 +135,103 @@ def _ascend(y, d, z, q0, q1, r0, r1, bound, step):
     _commit(step, y, d)
 
 
-@nb.njit(fastmath=_FAST, cache=True, nogil=True)
-def _row_above(c, chunks, base, yx, yy, dx, dy, bx, by, theta, inverse, short, coef, seam_q, seam_z):
-    """Q and z of the row just above chunk c, from the values before the sweep."""
-    height, classes, width = base.shape
-    i = (c * height) // chunks - 1
-    zx = np.empty((classes, width), base.dtype)
-    above = np.zeros((classes, width), base.dtype)
-    total = np.empty(width, base.dtype)
-    top = np.empty(width, base.dtype)
-    for k in range(classes):
-        _extrapolate(zx[k], yx[i, k], dx[i, k], theta, bx[i])
-        _extrapolate(seam_z[c, k], yy[i, k], dy[i, k], theta, by[i])
-        if i > 0:
-            _extrapolate(above[k], yy[i - 1, k], dy[i - 1, k], theta, by[i - 1])
-    _softmax_row(seam_q[c], total, top, base[i], zx, seam_z[c], above, inverse, short, coef)
-    _normalise(seam_q[c], total, coef[6], top)
+@nb.njit(cache=True, nogil=True)
+def _copy_halo(c, chunks, depth, yx, yy, dx, dy, halo):
+    """Keep the `depth` rows above and below chunk c as they are before its neighbours move them."""
+    height = yx.shape[0]
+    first, last = (c * height) // chunks, ((c + 1) * height) // chunks - 1
+    for j in range(depth):
+        for i, slot in ((first - depth + j, j), (last + 1 + j, depth + j)):
+            if 0 <= i < height:
+                halo[c, slot, 0] = yx[i]
+                halo[c, slot, 1] = yy[i]
+                halo[c, slot, 2] = dx[i]
+                halo[c, slot, 3] = dy[i]
+
+
+@nb.njit(cache=True, nogil=True)
+def _row(i, first, last, depth, part, field, halo):
+    """Row i of one of the four state arrays: in place inside the chunk, from its halo outside."""
+    if i < first:
+        return halo[i - first + depth, part]
+    if i > last:
+        return halo[depth + i - last - 1, part]
+    return field[i]
 
 
 @nb.njit(fastmath=_FAST, cache=True, nogil=True)
-def _sweep_chunk(c, chunks, base, reach, yx, yy, dx, dy, bx, by, theta, inverse, short, coef, seam_q, seam_z):
-    """One iteration on the rows of chunk c."""
+def _advance_chunk(c, chunks, thetas, base, reach, yx, yy, dx, dy, bx, by, inverse, short, coef, halos):
+    """len(thetas) iterations on the rows of chunk c, all in one pass over memory.
+
+    Iteration t is at row i when iteration t + 1 is at row i - 1, so a row is still in the cache when the next iteration
+    needs it.  Iteration t + 1 reads at row i what iteration t leaves there, which is complete once t is through with
+    row i + 1.  Outside the chunk, `depth` rows on either side are advanced too, in the chunk's own copies: one row less
+    in each iteration, as one row's error creeps in with each.
+    """
     height, classes, width = base.shape
-    first = (c * height) // chunks
-    last = ((c + 1) * height) // chunks - 1
-    zx = np.empty((classes, width), base.dtype)
-    above = np.zeros((classes, width), base.dtype)
-    below = np.zeros((classes, width), base.dtype)
-    q_above = np.empty((classes, width), base.dtype)
-    q = np.empty((classes, width), base.dtype)
-    total = np.empty(width, base.dtype)
-    top = np.empty(width, base.dtype)
-    step = np.empty(width, base.dtype)
-    if c > 0:
-        above[:] = seam_z[c]
-        q_above[:] = seam_q[c]
-    for i in range(first, last + 1):
-        if i == last and c < chunks - 1:
-            below[:] = seam_z[c + 1]  # the chunk below may have moved these edges already
-        else:
+    depth = thetas.size
+    first, last = (c * height) // chunks, ((c + 1) * height) // chunks - 1
+    halo = halos[c]
+    kind = base.dtype
+    z_down = np.zeros((depth, 2, classes, width), kind)  # of each iteration's last two rows
+    qs = np.empty((depth, 2, classes, width), kind)
+    zx = np.empty((classes, width), kind)
+    total, top, step = np.empty(width, kind), np.empty(width, kind), np.empty(width, kind)
+    n = width - 1
+    for front in range(max(0, first - depth + 1), min(height - 1, last + depth) + depth):
+        for t in range(depth):
+            i = front - t
+            begin = max(0, first - depth + 1 + t)
+            if i < begin or i > min(height - 1, last + depth - t):
+                continue
+            theta = thetas[t]
+            below, above, q, q_above = z_down[t, i % 2], z_down[t, (i + 1) % 2], qs[t, i % 2], qs[t, (i + 1) % 2]
+            y_right, d_right = _row(i, first, last, depth, 0, yx, halo), _row(i, first, last, depth, 2, dx, halo)
+            y_down, d_down = _row(i, first, last, depth, 1, yy, halo), _row(i, first, last, depth, 3, dy, halo)
+            if i == begin and i > 0:
+                y_up, d_up = _row(i - 1, first, last, depth, 1, yy, halo), _row(i - 1, first, last, depth, 3, dy, halo)
+                for k in range(classes):
+                    _extrapolate(above[k], y_up[k], d_up[k], theta, by[i - 1])
             for k in range(classes):
-                _extrapolate(below[k], yy[i, k], dy[i, k], theta, by[i])
-        for k in range(classes):
-            _extrapolate(zx[k], yx[i, k], dx[i, k], theta, bx[i])
-        _softmax_row(q, total, top, base[i], zx, below, above, inverse, short, coef)
-        _normalise(q, total, coef[6], top)
-        for k in range(classes):
-            r = reach[i, k]
-            n = width - 1
-            _ascend(yx[i, k, :n], dx[i, k, :n], zx[k, :n], q[k, :n], q[k, 1:], r[:n], r[1:], bx[i, :n], step[:n])
-        if i > 0:
-            j = i - 1
+                _extrapolate(zx[k], y_right[k], d_right[k], theta, bx[i])
+                _extrapolate(below[k], y_down[k], d_down[k], theta, by[i])
+            _softmax_row(q, total, top, base[i], zx, below, above, inverse, short, coef)
+            _normalise(q, total, coef[6], top)
             for k in range(classes):
-                _ascend(yy[j, k], dy[j, k], above[k], q_above[k], q[k], reach[j, k], reach[i, k], by[j], step)
-        above, below = below, above
-        q_above, q = q, q_above
+                r = reach[i, k]
+                _ascend(
+                    y_right[k, :n], d_right[k, :n], zx[k, :n], q[k, :n], q[k, 1:], r[:n], r[1:], bx[i, :n], step[:n]
+                )
+            if i > begin:
+                y_up, d_up = _row(i - 1, first, last, depth, 1, yy, halo), _row(i - 1, first, last, depth, 3, dy, halo)
+                for k in range(classes):
+                    _ascend(y_up[k], d_up[k], above[k], q_above[k], q[k], reach[i - 1, k], reach[i, k], by[i - 1], step)
 
 
 @nb.njit(cache=True, nogil=True)
 def iterate_serial(
-    thetas, chunks, base, reach, yx, yy, dx, dy, bx, by, inverse, short, coef, seam_q, seam_z
+    thetas, depth, chunks, base, reach, yx, yy, dx, dy, bx, by, inverse, short, coef, halos
 ):  # pragma: no cover
-    """len(thetas) iterations on one thread."""
-    for theta in thetas:
-        for c in range(1, chunks):
-            _row_above(c, chunks, base, yx, yy, dx, dy, bx, by, theta, inverse, short, coef, seam_q, seam_z)
+    """len(thetas) iterations on one thread, `depth` of them in each pass over memory."""
+    for begin in range(0, thetas.size, depth):
+        some = thetas[begin : begin + depth]
         for c in range(chunks):
-            _sweep_chunk(c, chunks, base, reach, yx, yy, dx, dy, bx, by, theta, inverse, short, coef, seam_q, seam_z)
+            _copy_halo(c, chunks, some.size, yx, yy, dx, dy, halos)
+        for c in range(chunks):
+            _advance_chunk(c, chunks, some, base, reach, yx, yy, dx, dy, bx, by, inverse, short, coef, halos)
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
 def iterate_parallel(
-    thetas, chunks, base, reach, yx, yy, dx, dy, bx, by, inverse, short, coef, seam_q, seam_z
+    thetas, depth, chunks, base, reach, yx, yy, dx, dy, bx, by, inverse, short, coef, halos
 ):  # pragma: no cover
     """len(thetas) iterations, one chunk a thread; the end of each parallel loop is the barrier."""
-    for t in range(thetas.size):
-        theta = thetas[t]
-        for c in nb.prange(1, chunks):
-            _row_above(c, chunks, base, yx, yy, dx, dy, bx, by, theta, inverse, short, coef, seam_q, seam_z)
+    for g in range((thetas.size + depth - 1) // depth):
+        some = thetas[g * depth : (g + 1) * depth]
         for c in nb.prange(chunks):
-            _sweep_chunk(c, chunks, base, reach, yx, yy, dx, dy, bx, by, theta, inverse, short, coef, seam_q, seam_z)
+            _copy_halo(c, chunks, some.size, yx, yy, dx, dy, halos)
+        for c in nb.prange(chunks):
+            _advance_chunk(c, chunks, some, base, reach, yx, yy, dx, dy, bx, by, inverse, short, coef, halos)
 
 
 @nb.njit(fastmath=_FAST, cache=True, nogil=True)
@@ -221,6 +242,26 @@ def _gap_terms(q0, q1, y, bound, zero):
         g = q1[x] - q0[x]
         gap += bound[x] * abs(g) - y[x] * g
     return gap
+
+
+@nb.njit(cache=True, nogil=True)
+def _sum_of_logs(values):
+    """Sum of log(values) in float64: one logarithm for 16 values, whose product is far from over- or underflow."""
+    result = 0.0
+    for begin in range(0, values.size, 16):
+        product = 1.0
+        for x in range(begin, min(begin + 16, values.size)):
+            product *= np.float64(values[x])
+        result += np.log(product)
+    return result
+
+
+@nb.njit(cache=True, nogil=True)
+def _sum(values):
+    result = 0.0
+    for x in range(values.size):
+        result += values[x]
+    return result
 
 
 @nb.njit(fastmath=_FAST, cache=True, nogil=True)
@@ -277,12 +318,7 @@ def _evaluate_chunk(c, chunks, base, yx, yy, bx, by, inverse, short, coef, gaps,
         above = yy[i - 1] if i > 0 else nothing
         _softmax_row(q, total, top, base[i], yx[i], yy[i], above, inverse, short, coef)
         if i >= first:
-            log = 0.0
-            for x in range(width):
-                log += np.log(np.float64(total[x]))
-                if not short:
-                    log += top[x]
-            logs[i] = log
+            logs[i] = _sum_of_logs(total) if short else _sum_of_logs(total) + _sum(top)
         _normalise(q, total, coef[6], top)
         if i >= first:
             gap = 0.0

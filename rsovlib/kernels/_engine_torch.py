@@ -159,7 +159,7 @@ class TorchEngine:
         """Q(y), (B, K, H, W)."""
         return torch.softmax(self.logits - adjoint(self.x, self.y) / self.a, dim=-3)
 
-    def evaluate(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def evaluate(self, sharpen: bool = False) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """See :class:`rsovlib.kernels._engines.Engine`."""
         with torch.no_grad():
             logits = self.logits - adjoint(self.x, self.y) / self.a
@@ -168,15 +168,11 @@ class TorchEngine:
             gap = (self.bound_x * gx.abs() - self.x * gx).sum(dim=(1, 2, 3), dtype=torch.float64)
             gap = gap + (self.bound_y * gy.abs() - self.y * gy).sum(dim=(1, 2, 3), dtype=torch.float64)
             dual = -self.a * torch.logsumexp(logits, dim=-3).sum(dim=(1, 2), dtype=torch.float64)
+            if sharpen and self.diagonal:
+                self._set_step(curvature(q, LOCAL_SHIFT) / LOCAL_GAIN)
         return gap.cpu().numpy(), dual.cpu().numpy()
 
     # The step only steers the path to the optimum, so no gradient runs through it.
-    @torch.no_grad()
-    def sharpen_step(self) -> None:
-        """See :class:`rsovlib.kernels._engines.Engine`."""
-        if self.diagonal:
-            self._set_step(curvature(self.primal(), LOCAL_SHIFT) / LOCAL_GAIN)
-
     @torch.no_grad()
     def safe_step(self, share: float) -> None:
         """See :class:`rsovlib.kernels._engines.Engine`."""

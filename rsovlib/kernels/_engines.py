@@ -1,7 +1,7 @@
 """Back ends of the dual solver: each holds the state of one image and knows five verbs.
 
-``iterate`` runs accelerated steps, ``evaluate`` gives the duality gap and the dual energy, ``sharpen_step`` and
-``safe_step`` set the step, and ``result`` hands out Q(y) and y.  The loop that drives them is in
+``iterate`` runs accelerated steps, ``evaluate`` gives the duality gap and the dual energy and may sharpen the step,
+``safe_step`` sets it back, ``primal`` and ``result`` hand out Q(y) and y.  The loop that drives them is in
 :mod:`rsovlib.kernels._ascent`.
 """
 
@@ -15,6 +15,9 @@ import numpy as np
 from rsovlib.kernels._curvature import LOCAL_GAIN, LOCAL_SHIFT, curvature, logit_shift
 from rsovlib.kernels._problem import DualField, Problem, adjoint_rows
 
+# Bytes of a core's own cache that the rows of one pass may take.
+_CACHE = 2**20
+
 # Numba's simplest threading layer must not be entered from two threads at once.
 _PARALLEL_REGION = threading.Lock()
 
@@ -25,11 +28,11 @@ class Engine(Protocol):
     def iterate(self, thetas: np.ndarray[Any, Any]) -> None:
         """Run one accelerated step for each momentum in ``thetas``."""
 
-    def evaluate(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """The duality gap at y and d(y), (B,) each, in float64."""
+    def evaluate(self, sharpen: bool = False) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """The duality gap at y and d(y), (B,) each, in float64.
 
-    def sharpen_step(self) -> None:
-        """Set the step from the curvature at the current Q; see :mod:`rsovlib.kernels._curvature`."""
+        With ``sharpen`` the step is set from the curvature at Q(y); see :mod:`rsovlib.kernels._curvature`.
+        """
 
     def safe_step(self, share: float) -> None:
         """Set the step to a share of the one that is safe anywhere in the box."""
@@ -52,10 +55,9 @@ class NumbaEngine:
         shift = logit_shift(problem)
         self.base = np.empty((height, classes, width), kind)
         self.reach = np.empty((height, classes, width), kind)
-        self.log_base = 0.0  # sum_p logsumexp(b / a)
         self.diagonal = step == "diagonal"
-        for top, bottom in problem.bands():
-            self._prepare(top, bottom, shift)
+        # sum_p logsumexp(b / a)
+        self.log_base = sum(self._prepare(*band, shift) for band in problem.bands())
         self.bound_x = np.zeros((height, width), kind)
         self.bound_x[:, :-1] = problem.bound_x
         self.bound_y = np.zeros((height, width), kind)
@@ -70,23 +72,30 @@ class NumbaEngine:
         self.coefficients = _dual_numba.coefficients(kind, problem.a)
         # The polynomial is accurate for |u| <= 1, and only float32 is as coarse as the polynomial.
         self.short = bool(np.dtype(kind) == np.float32 and float(shift.max()) <= 1.0)
-        self.chunks = max(1, min(threads, height))
-        self.seam_q, self.seam_z = (np.zeros((self.chunks, classes, width), kind) for _ in range(2))
+        self.depth = _pass_depth(classes * width * self.base.itemsize)
+        self.split(max(1, min(threads, height)))
         self.gaps, self.logs = np.zeros(height), np.zeros(height)
         self.inverse = self.kind(1 / problem.a)
 
-    def _prepare(self, top: int, bottom: int, shift: np.ndarray[Any, Any]) -> None:
-        """The constants of some rows: softmax(b / a), its normaliser, and the step."""
+    def split(self, chunks: int) -> None:
+        """Share the rows among so many threads."""
+        self.chunks = chunks
+        classes, _, width = self.problem.shape
+        kept = 2 * self.depth if chunks > 1 else 0
+        self.halos = np.empty((chunks, kept, 4, classes, width), self.kind)
+
+    def _prepare(self, top: int, bottom: int, shift: np.ndarray[Any, Any]) -> float:
+        """The constants of some rows: softmax(b / a) and the step; gives the sum of the log-normalisers."""
         logits = self.problem.linear(top, bottom, self.kind)
         logits *= self.kind(1 / self.problem.a)
         peak = logits.max(axis=0)
         logits -= peak
         np.exp(logits, out=logits)
         total = logits.sum(axis=0)
-        self.log_base += float((np.log(total, dtype=np.float64) + peak).sum())
         logits /= total
         self.base[top:bottom] = logits.transpose(1, 0, 2)
         self._safe_rows(top, bottom, logits, shift, 1.0)
+        return float((np.log(total, dtype=np.float64) + peak).sum())
 
     def _safe_rows(
         self, top: int, bottom: int, base: np.ndarray[Any, Any], shift: np.ndarray[Any, Any], share: float
@@ -100,12 +109,12 @@ class NumbaEngine:
     def iterate(self, thetas: np.ndarray[Any, Any]) -> None:
         """See :class:`Engine`."""
         state = (self.base, self.reach, self.yx, self.yy, self.dx, self.dy, self.bound_x, self.bound_y)
-        rest = (self.inverse, self.short, self.coefficients, self.seam_q, self.seam_z)
-        self._run("iterate", thetas.astype(self.kind), self.chunks, *state, *rest)
+        rest = (self.inverse, self.short, self.coefficients, self.halos)
+        self._run("iterate", thetas.astype(self.kind), self.depth, self.chunks, *state, *rest)
 
-    def evaluate(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def evaluate(self, sharpen: bool = False) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """See :class:`Engine`."""
-        return self._evaluate(np.empty((1, 1, 1), self.kind), False)
+        return self._evaluate(np.empty((1, 1, 1), self.kind), False, sharpen and self.diagonal)
 
     def _evaluate(
         self, out: np.ndarray[Any, Any], keep: bool, sharpen: bool = False
@@ -130,11 +139,6 @@ class NumbaEngine:
             finally:
                 numba.set_num_threads(before)
 
-    def sharpen_step(self) -> None:
-        """See :class:`Engine`."""
-        if self.diagonal:
-            self._evaluate(np.empty((1, 1, 1), self.kind), False, sharpen=True)
-
     def safe_step(self, share: float) -> None:
         """See :class:`Engine`."""
         shift = logit_shift(self.problem)
@@ -144,7 +148,7 @@ class NumbaEngine:
     def result(self) -> tuple[np.ndarray[Any, Any], DualField]:
         """See :class:`Engine`."""
         nothing = np.zeros((0, 0, 0), self.kind)
-        self.dx = self.dy = self.seam_q = self.seam_z = nothing  # make room for the results
+        self.dx = self.dy = nothing  # make room for the results
         return self.primal(), self.field()
 
     def primal(self) -> np.ndarray[Any, Any]:
@@ -157,6 +161,14 @@ class NumbaEngine:
         """y, channel first."""
         x = np.ascontiguousarray(self.yx[:, :, :-1].transpose(1, 0, 2))
         return DualField(x, np.ascontiguousarray(self.yy[:-1].transpose(1, 0, 2)))
+
+
+def _pass_depth(row: int) -> int:
+    """How many iterations go over memory together, for rows of so many bytes.
+
+    Each keeps some eight arrays' rows in the cache; more than ten iterations between two checks are rare.
+    """
+    return max(1, min(10, _CACHE // (8 * row)))
 
 
 def _box(bound: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -197,20 +209,17 @@ class NumpyEngine:
             self.change_x, self.change_y = new.x - self.x, new.y - self.y
             self.x, self.y = new
 
-    def evaluate(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def evaluate(self, sharpen: bool = False) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """See :class:`Engine`."""
         q = self._primal(DualField(self.x, self.y))
+        if sharpen and self.diagonal:
+            self._set_step(curvature(q, LOCAL_SHIFT) / LOCAL_GAIN)
         gx, gy = np.diff(q, axis=2), np.diff(q, axis=1)
         gap = (self.bound.x * np.abs(gx) - self.x * gx).sum() + (self.bound.y * np.abs(gy) - self.y * gy).sum()
         logits = (self.b - adjoint_rows(DualField(self.x, self.y), 0, self.problem.shape[1])) / self.problem.a
         peak = logits.max(axis=0)
         dual = -self.problem.a * (np.log(np.exp(logits - peak).sum(axis=0)) + peak).sum()
         return np.array([gap]), np.array([dual])
-
-    def sharpen_step(self) -> None:
-        """See :class:`Engine`."""
-        if self.diagonal:
-            self._set_step(curvature(self._primal(DualField(self.x, self.y)), LOCAL_SHIFT) / LOCAL_GAIN)
 
     def safe_step(self, share: float) -> None:
         """See :class:`Engine`."""

@@ -5,14 +5,25 @@ bit and so do labels, but for the order of edges of exactly equal cost: there sc
 unstable sort that depends on the processor, and here the edge that comes first in the list of all edges goes first
 (right, down, down-right, up-right; each in raster order).
 
-What makes it fast, without changing the result:
+The method goes through all edges of the image by rising cost, and so all over the image at each step, which misses
+every cache.  But whether an edge joins two segments depends on these two alone, so another order gives the same
+result as long as each segment meets its own edges by rising cost.  Therefore the work is done in two rounds:
 
-* Edges are spread over a few groups of rising cost.  A group is sorted only when its turn comes, and edges whose ends
-  have met by then are dropped first: in raster order, where looking up both ends is cheap.
+1. Tile by tile, in the caches.  A segment that could still grow across the tile's border is *blocked* from the cost of
+   its cheapest edge that leads out.  An edge that costs more and could join a blocked segment is put off, which blocks
+   the segment at its other end from that cost on.  Segments whose own limit lies lower are final, whatever comes:
+   they keep the blocking from spreading far.
+2. The edges put off and those between tiles, over the whole image, on the segments that the tiles left.
+
+What else makes it fast, without changing the result:
+
+* A tile's edges are spread over a few groups of rising cost.  A group is sorted only when its turn comes, and edges
+  whose ends have met by then are dropped first: in raster order, where looking up both ends is cheap.
 * Sorting is by radix on the float32 rounding of the cost, which keeps the order of all but near-equal costs; runs of
   equal keys are then put in order by the exact costs.
 * A root keeps the threshold that a cost must stay below, so no edge needs a division.
-* Small segments are merged by going once more only over the edges that were refused, until none is small.
+* Small segments are merged by going once more only over the edges that were refused and touch a small segment.
+* Between two given segments only the cheapest edge ever matters.
 """
 
 from __future__ import annotations
@@ -21,33 +32,37 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-_GROUPS = 24
-_KEY_SHIFT = 18  # the histogram that cuts the groups uses the upper 14 bits of the 32-bit keys
+_GROUPS = 8
+_KEY_SHIFT = 20  # the histogram that cuts the groups uses the upper 12 bits of the 32-bit keys
 _DIGIT = 11
+_LOW = np.uint64(0xFFFFFFFF)
+_DIRECTION = np.uint64(30)  # an edge is known by direction << 30 | pixel, in the order of the list of all edges
+_PIXEL = np.uint64(2**30 - 1)
 
 
 @nb.njit(cache=True, nogil=True)
 def smooth(image, weights):  # pragma: no cover
-    """Separable symmetric filter of (C, H, W) along H, then W; edges mirrored with the edge pixel repeated."""
+    """Separable symmetric filter of (C, H + 2 R, W) along H, then W, edges along W mirrored; (C, H, W)."""
     channels, height, width = image.shape
     radius = weights.size - 1
+    height -= 2 * radius
     out = np.empty((channels, height, width))
     padded = np.empty(width + 2 * radius)
     line = np.empty(width)
     for c in range(channels):
         for y in range(height):
+            middle = image[c, y + radius]
             for x in range(width):
-                line[x] = image[c, y, x] * weights[0]
+                line[x] = middle[x] * weights[0]
             for r in range(radius, 0, -1):
                 w = weights[r]
-                above, below = image[c, _mirror(y - r, height)], image[c, _mirror(y + r, height)]
+                above, below = image[c, y + radius - r], image[c, y + radius + r]
                 for x in range(width):
                     line[x] += (above[x] + below[x]) * w
-            for x in range(-radius, width + radius):
-                if x < 0 or x >= width:
-                    padded[x + radius] = line[_mirror(x, width)]
-                else:
-                    padded[x + radius] = line[x]
+            padded[radius : radius + width] = line
+            for x in range(1, radius + 1):
+                padded[radius - x] = line[_mirror(-x, width)]
+                padded[radius + width + x - 1] = line[_mirror(width + x - 1, width)]
             row = out[c, y]
             for x in range(width):
                 row[x] = padded[x + radius] * weights[0]
@@ -64,6 +79,12 @@ def _mirror(i, n):
     period = 2 * n
     i = i % period
     return i if i < n else period - 1 - i
+
+
+def mirrored_rows(start, stop, height):
+    """Row numbers start..stop-1 of an image extended by mirroring, as rows of the image itself."""
+    rows = np.arange(start, stop) % (2 * height)
+    return np.minimum(rows, 2 * height - 1 - rows)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -97,18 +118,59 @@ def _distance(image, y0, x0, y1, x1, n, lanes, cost):
 
 
 @nb.njit(cache=True, nogil=True)
-def edge_costs(image):  # pragma: no cover
-    """Costs (4, H, W) of the edges right, down, down-right and up-right of each pixel; unused slots hold -1."""
-    _, height, width = image.shape
-    cost = np.full((4, height, width), -1.0)
-    lanes = np.empty((8, width))
-    for y in range(height):
-        _distance(image, y, 1, y, 0, width - 1, lanes, cost[0, y])
+def _window_costs(bands, top, y0, x0, height, width, lanes, cost):
+    """Costs (4, h+1, w+1) of the edges right, down, down-right and up-right of a tile's pixels; -1 for no edge.
+
+    The tile begins at (y0, x0); the row above and the column left of it come first, as their edges lead into it.
+    """
+    for i in range(cost.shape[1]):
+        y = y0 - 1 + i
+        cost[:, i] = -1.0
+        if y < 0:
+            continue
+        row = y - top
+        x = max(x0 - 1, 0)
+        at = x - (x0 - 1)
+        n = cost.shape[2] - at
+        short = min(n, width - 1 - x)
+        _distance(bands, row, x + 1, row, x, short, lanes, cost[0, i, at:])
         if y + 1 < height:
-            _distance(image, y + 1, 0, y, 0, width, lanes, cost[1, y])
-            _distance(image, y + 1, 1, y, 0, width - 1, lanes, cost[2, y])
-            _distance(image, y + 1, 0, y, 1, width - 1, lanes, cost[3, y])
-    return cost
+            _distance(bands, row + 1, x, row, x, n, lanes, cost[1, i, at:])
+            _distance(bands, row + 1, x + 1, row, x, short, lanes, cost[2, i, at:])
+            _distance(bands, row + 1, x, row, x + 1, short, lanes, cost[3, i, at:])
+
+
+@nb.njit(cache=True, nogil=True)
+def _cut_border(cost, blocked, y0, x0, height, width, crossing, count):
+    """Take the edges that leave the tile out of ``cost``: they block the pixel at their inner end.
+
+    Those that belong to the tile's own pixels are listed by cost and slot, their number in the list of all edges.
+    """
+    last_i, last_j = cost.shape[1] - 1, cost.shape[2] - 1
+    pitch = last_j + 1
+    for i in range(last_i + 1):
+        step = 1 if i == 0 or i == last_i else max(last_j, 1)
+        for j in range(0, last_j + 1, step):
+            for d in range(4):
+                value = cost[d, i, j]
+                if value < 0:
+                    continue
+                i0, j0 = (i + 1 if d == 3 else i), j
+                i1, j1 = (i + 1 if d == 1 or d == 2 else i), (j if d == 1 else j + 1)
+                first = i0 >= 1 and i0 <= last_i and j0 >= 1 and j0 <= last_j
+                second = i1 >= 1 and i1 <= last_i and j1 >= 1 and j1 <= last_j
+                if first and second:
+                    continue
+                if first:
+                    blocked[i0 * pitch + j0] = min(blocked[i0 * pitch + j0], value)
+                if second:
+                    blocked[i1 * pitch + j1] = min(blocked[i1 * pitch + j1], value)
+                if i >= 1 and j >= 1:
+                    crossing[count].cost = value
+                    crossing[count].slot = (d << 30) | ((y0 - 1 + i) * width + x0 - 1 + j)
+                    count += 1
+                cost[d, i, j] = -1.0
+    return count
 
 
 @nb.njit(cache=True, nogil=True)
@@ -118,23 +180,24 @@ def _to_keys(row, single):
 
 
 @nb.njit(cache=True, nogil=True)
-def _group_edges(cost):
+def _group_edges(cost, edges, start):
     """Edges as (key << 32 | slot), spread over groups of rising cost, each in the order of the slots."""
-    rows = cost.shape[0]
-    width = cost.shape[1]
+    _, rows, width = cost.shape
     bins = 1 << (32 - _KEY_SHIFT)
     count = np.zeros(bins, np.int64)
     single = np.empty(width, np.float32)
     bits = single.view(np.uint32)  # non-negative floats sort like their bits
     total = 0
-    for y in range(rows):
-        _to_keys(cost[y], single)
-        for x in range(width):
-            if cost[y, x] >= 0:
-                count[bits[x] >> _KEY_SHIFT] += 1
-                total += 1
+    for d in range(4):
+        for y in range(rows):
+            row = cost[d, y]
+            _to_keys(row, single)
+            for x in range(width):
+                there = row[x] >= 0
+                count[bits[x] >> _KEY_SHIFT] += there
+                total += there
     group_of = np.empty(bins, np.int32)
-    start = np.zeros(_GROUPS + 1, np.int64)
+    start[:] = 0
     group, filled = 0, 0
     for b in range(bins):
         if filled >= (total * (group + 1)) // _GROUPS and group < _GROUPS - 1:
@@ -145,16 +208,16 @@ def _group_edges(cost):
     for g in range(_GROUPS):
         start[g + 1] += start[g]
     place = start[:-1].copy()
-    edges = np.empty(total, np.uint64)
-    for y in range(rows):
-        _to_keys(cost[y], single)
-        slot = y * width
-        for x in range(width):
-            if cost[y, x] >= 0:
-                g = group_of[bits[x] >> _KEY_SHIFT]
-                edges[place[g]] = (np.uint64(bits[x]) << np.uint64(32)) | np.uint64(slot + x)
-                place[g] += 1
-    return edges, start
+    for d in range(4):
+        for y in range(rows):
+            row = cost[d, y]
+            _to_keys(row, single)
+            slot = (d << 30) | (y * width)
+            for x in range(width):
+                if row[x] >= 0:
+                    g = group_of[bits[x] >> _KEY_SHIFT]
+                    edges[place[g]] = (np.uint64(bits[x]) << np.uint64(32)) | np.uint64(slot + x)
+                    place[g] += 1
 
 
 @nb.njit(cache=True, nogil=True)
@@ -170,36 +233,42 @@ def _find(parent, i):
 
 
 @nb.njit(cache=True, nogil=True)
-def _flatten(parent):
-    """Point every pixel straight at its root."""
+def _ends(pitch):
+    """What to add to a pixel for the two ends of its edges, by direction: right, down, down-right, up-right."""
+    return np.array([0, 0, 0, pitch]), np.array([1, pitch, pitch + 1, 1])
+
+
+@nb.njit(cache=True, nogil=True)
+def _mark_final(parent, limit, blocked, level, final):
+    """Point every pixel straight at its root, and mark the roots that no edge of ``level`` or more can change."""
     for p in range(parent.size):
         up = parent[p]
         if parent[up] != up:
-            parent[p] = _find(parent, up)
+            up = _find(parent, up)
+            parent[p] = up
+        final[p] = limit[p] <= min(level, blocked[p])
 
 
 @nb.njit(cache=True, nogil=True)
-def _offsets(pixels, width):
-    """What to add to an edge's slot for its two ends, by direction: right, down, down-right, up-right."""
-    first = np.array([0, -pixels, -2 * pixels, -3 * pixels + width])
-    second = np.array([1, -pixels + width, -2 * pixels + width + 1, -3 * pixels + 1])
-    return first, second
+def _drop_decided(edges, parent, final, size, min_size, first, second, refused, r):
+    """Move the edges that could still join two segments to the front, in order; return how many they are.
 
-
-@nb.njit(cache=True, nogil=True)
-def _drop_met(edges, parent, pixels, first, second):
-    """Move the edges whose ends have not met to the front, in order; return how many they are.
-
-    Needs flat trees.  No branch depends on the outcome, which is as good as random.
+    Those at final segments are refused without a look at their costs.  Needs flat trees.  No branch depends on the
+    outcome, which is as good as random.
     """
     kept = 0
     for e in range(edges.size):
         edge = edges[e]
-        slot = np.int64(edge & np.uint64(0xFFFFFFFF))
-        direction = slot // pixels
+        pixel = np.int64(edge & _PIXEL)
+        direction = np.int64((edge >> _DIRECTION) & np.uint64(3))
+        u, v = parent[pixel + first[direction]], parent[pixel + second[direction]]
+        apart = u != v
+        certain = final[u] | final[v]
         edges[kept] = edge
-        kept += parent[slot + first[direction]] != parent[slot + second[direction]]
-    return kept
+        kept += apart & (certain ^ True)
+        refused[r] = np.uint32(edge & _LOW)
+        r += apart & certain & ((size[u] < min_size) | (size[v] < min_size))
+    return kept, r
 
 
 @nb.njit(cache=True, nogil=True)
@@ -230,12 +299,16 @@ def _radix_sort(edges, spare):
 
 
 @nb.njit(cache=True, nogil=True)
-def _settle_equal_keys(edges, exact):
-    """Order runs of one float32 key by their exact costs; equal costs stay in the order of their slots."""
+def _settle_equal_keys(edges, exact, slots):
+    """Order runs of one float32 key by exact cost, and equal costs by slot.
+
+    ``edges`` keeps its order but for the keys' sake: only ``exact`` and ``slots`` are read afterwards, and moved.
+    """
     n = edges.size
     e = 1
     while e < n:
-        if exact[e] >= exact[e - 1]:  # rounding keeps the order, so a descent can only lie within a run
+        # Rounding keeps the order, so a descent can only lie within a run.
+        if exact[e] > exact[e - 1] or (exact[e] == exact[e - 1] and slots[e] > slots[e - 1]):
             e += 1
             continue
         key = edges[e] >> np.uint64(32)
@@ -244,150 +317,288 @@ def _settle_equal_keys(edges, exact):
             first -= 1
         while last < n and (edges[last] >> np.uint64(32)) == key:
             last += 1
-        _sort_run(edges[first:last], exact[first:last])
+        _sort_run(edges[first:last], exact[first:last], slots[first:last])
         e = last
 
 
 @nb.njit(cache=True, nogil=True)
-def _sort_run(run, exact):
+def _sort_run(run, exact, slots):
     if run.size > 64:
-        order = np.argsort(exact, kind="mergesort")
-        run[:] = run[order].copy()
-        exact[:] = exact[order].copy()
+        for values in range(2):
+            order = np.argsort(slots) if values == 0 else np.argsort(exact, kind="mergesort")
+            run[:] = run[order].copy()
+            exact[:] = exact[order].copy()
+            slots[:] = slots[order].copy()
         return
     for e in range(1, run.size):
-        moving, value = run[e], exact[e]
+        edge, value, slot = run[e], exact[e], slots[e]
         hole = e
-        while hole > 0 and exact[hole - 1] > value:
-            run[hole], exact[hole] = run[hole - 1], exact[hole - 1]
+        while hole > 0 and (exact[hole - 1] > value or (exact[hole - 1] == value and slots[hole - 1] > slot)):
+            run[hole], exact[hole], slots[hole] = run[hole - 1], exact[hole - 1], slots[hole - 1]
             hole -= 1
-        run[hole], exact[hole] = moving, value
+        run[hole], exact[hole], slots[hole] = edge, value, slot
 
 
 @nb.njit(cache=True, nogil=True)
-def _join_group(edges, exact, parent, size, threshold, scale, pixels, first, second, refused):
-    """Go through sorted edges: join two segments where the cost is below both thresholds, else note the refusal.
-
-    Ends are looked up a batch ahead, all at once: those loads miss the cache, and the decisions that follow are
-    too irregular for the processor to start the next loads by itself.
-    """
-    count = 0
-    batch = 64
-    us = np.empty(batch, np.int64)
-    vs = np.empty(batch, np.int64)
-    lows = np.empty(batch)
-    for begin in range(0, edges.size, batch):
-        end = min(begin + batch, edges.size)
-        for e in range(begin, end):
-            slot = np.int64(edges[e] & np.uint64(0xFFFFFFFF))
-            direction = slot // pixels
-            u = parent[parent[slot + first[direction]]]
-            v = parent[parent[slot + second[direction]]]
-            us[e - begin], vs[e - begin] = u, v
-            lows[e - begin] = min(threshold[u], threshold[v])
-        for e in range(begin, end):
-            u, v = _find(parent, us[e - begin]), _find(parent, vs[e - begin])
-            if u == v:
-                continue
-            value = exact[e]
-            if value < min(threshold[u], threshold[v]):
-                if size[u] < size[v]:
-                    u, v = v, u
-                size[u] += size[v]
-                parent[v] = u
-                threshold[u] = value + scale / size[u]
-            else:
-                refused[count] = edges[e]
-                count += 1
-    return count
-
-
-@nb.njit(cache=True, nogil=True)
-def _gather(edges, cost, exact):
+def _gather(edges, cost, exact, slots):
     for e in range(edges.size):
-        exact[e] = cost[np.int64(edges[e] & np.uint64(0xFFFFFFFF))]
+        edge = edges[e]
+        slots[e] = np.uint32(edge & _LOW)
+        exact[e] = cost[np.int64((edge >> _DIRECTION) & np.uint64(3)), np.int64(edge & _PIXEL)]
 
 
 @nb.njit(cache=True, nogil=True)
-def merge(cost, scale, min_size):  # pragma: no cover
-    """Labels (H, W) from the edge costs (4, H, W)."""
-    _, height, width = cost.shape
-    pixels = height * width
-    flat = cost.reshape(4 * pixels)
-    edges, start = _group_edges(cost.reshape(4 * height, width))
-    longest = 1
-    for g in range(_GROUPS):
-        longest = max(longest, start[g + 1] - start[g])
-    spare = np.empty(longest, np.uint64)
-    exact = np.empty(longest)
-    parent = np.arange(pixels).astype(np.int32)
-    size = np.ones(pixels, np.int32)
-    threshold = np.full(pixels, scale)
-    first, second = _offsets(pixels, width)
-    refused = 0  # refused edges are kept at the front of `edges`, where nothing is read any more
-    for g in range(_GROUPS):
-        group = edges[start[g] : start[g + 1]]
-        _flatten(parent)
-        kept = _drop_met(group, parent, pixels, first, second)
-        if kept == 0:
+def _split(slot):
+    """Pixel and direction of an edge."""
+    return np.int64(slot) & (2**30 - 1), np.int64(slot) >> 30
+
+
+@nb.njit(cache=True, nogil=True)
+def _join_group(exact, slots, parent, size, limit, blocked, scale, min_size, first, second, refused, r, later, d):
+    """Go through a tile's sorted edges: join two segments, or note the edge as refused or as put off."""
+    for e in range(exact.size):
+        pixel, direction = _split(slots[e])
+        u = _find(parent, pixel + first[direction])
+        v = _find(parent, pixel + second[direction])
+        if u == v:
             continue
-        ordered = _radix_sort(group[:kept], spare[:kept])
-        _gather(ordered, flat, exact)
-        _settle_equal_keys(ordered, exact[:kept])
-        refused += _join_group(ordered, exact, parent, size, threshold, scale, pixels, first, second, edges[refused:])
-    _flatten(parent)
-    refused = _drop_settled(edges[:refused], parent, size, pixels, first, second, min_size)
-    _merge_small(edges[:refused], parent, size, pixels, first, second, min_size)
-    return _raster_labels(parent, height, width)
+        value = exact[e]
+        # Edges of cost 0 always join, in any order, so that blocks don't matter to them.
+        if value < min(min(limit[u], blocked[u]), min(limit[v], blocked[v])) or (value == 0 and scale > 0):
+            if size[u] < size[v]:
+                u, v = v, u
+            size[u] += size[v]
+            parent[v] = u
+            limit[u] = value + scale / size[u]
+            blocked[u] = min(blocked[u], blocked[v])
+        elif (limit[u] <= min(value, blocked[u])) or (limit[v] <= min(value, blocked[v])):
+            refused[r] = slots[e]
+            r += size[u] < min_size or size[v] < min_size
+        else:
+            blocked[u] = min(blocked[u], value)
+            blocked[v] = min(blocked[v], value)
+            later[d] = slots[e]
+            d += 1
+    return r, d
+
+
+RECORD = np.dtype([("cost", np.float64), ("slot", np.uint32), ("u", np.int32), ("v", np.int32)], align=True)
 
 
 @nb.njit(cache=True, nogil=True)
-def _drop_settled(edges, parent, size, pixels, first, second, min_size):
+def merge_strip(bands, top, y0, y1, labels, scale, min_size, tile, node_size, node_limit, nodes, records):
+    """Round 1 in the tiles of rows y0..y1-1.
+
+    Args:
+        bands: (C, rows, W) from row ``top`` on, with one more row on either side of the strip where there is one.
+        top: see bands.
+        y0: first row of the strip.
+        y1: the row after its last.
+        labels: (H, W), takes the numbers of the segments.
+        scale: k of the method.
+        min_size: edges between segments that have this size already are forgotten.
+        tile: side of the tiles.
+        node_size: takes the segments' sizes.
+        node_limit: takes the segments' limits.
+        nodes: the number of segments so far.
+        records: (3, 4 rows W) takes the edges that were refused, put off, or cross tiles (of these, ends unknown).
+
+    Returns:
+        The number of segments, and of the three kinds of edges.
+    """
+    height, width = labels.shape
+    most = (min(tile, y1 - y0) + 1) * (min(tile, width) + 1)
+    buffer = np.empty(4 * most)
+    parents, sizes, numbers = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int32)
+    limits, blocks = np.empty(most), np.empty(most)
+    edges, spare = np.empty(4 * most, np.uint64), np.empty(4 * most, np.uint64)
+    exact, slots = np.empty(4 * most), np.empty(4 * most, np.uint32)
+    refused, later = np.empty(4 * most, np.uint32), np.empty(4 * most, np.uint32)
+    lanes = np.empty((8, min(tile, width) + 1))
+    finals = np.empty(most, np.bool_)
+    seen = np.empty(2**14, np.int64)  # pairs of segments seen lately, by a hash: forgetting one does no harm
+    start = np.empty(_GROUPS + 1, np.int64)
+    counts = np.zeros(3, np.int64)
+    for top_row in range(y0, y1, tile):
+        h = min(tile, y1 - top_row)
+        for left in range(0, width, tile):
+            w = min(tile, width - left)
+            pitch = w + 1
+            area = (h + 1) * pitch
+            cost = buffer[: 4 * area].reshape(4, h + 1, pitch)
+            parent, size, limit, blocked = parents[:area], sizes[:area], limits[:area], blocks[:area]
+            final = finals[:area]
+            for p in range(area):
+                parent[p] = p
+            size[:] = 1
+            limit[:] = scale
+            blocked[:] = np.inf
+            first, second = _ends(pitch)
+            _window_costs(bands, top, top_row, left, height, width, lanes, cost)
+            counts[2] = _cut_border(cost, blocked, top_row, left, height, width, records[2], counts[2])
+            _group_edges(cost, edges, start)
+            flat = cost.reshape(4, area)
+            r, d, level = 0, 0, -1.0
+            for g in range(_GROUPS):
+                group = edges[start[g] : start[g + 1]]
+                _mark_final(parent, limit, blocked, level, final)
+                kept, r = _drop_decided(group, parent, final, size, min_size, first, second, refused, r)
+                if kept == 0:
+                    continue
+                ordered = _radix_sort(group[:kept], spare[:kept])
+                _gather(ordered, flat, exact, slots)
+                _settle_equal_keys(ordered, exact[:kept], slots[:kept])
+                level = exact[kept - 1]
+                r, d = _join_group(
+                    exact[:kept], slots[:kept], parent, size, limit, blocked, scale, min_size, first, second,
+                    refused, r, later, d,
+                )  # fmt: skip
+            _mark_final(parent, limit, blocked, level, final)
+            number = numbers[:area]
+            number[:] = -1
+            for i in range(1, h + 1):
+                row = labels[top_row + i - 1]
+                for j in range(1, pitch):
+                    root = parent[i * pitch + j]
+                    if number[root] < 0:
+                        number[root] = nodes
+                        node_size[nodes] = size[root]
+                        node_limit[nodes] = limit[root]
+                        nodes += 1
+                    row[left + j - 1] = number[root]
+            base = (top_row - 1) * width + left - 1
+            seen[:] = -1
+            for kind in range(2):
+                noted = refused[:r] if kind == 0 else later[:d]
+                for e in range(noted.size):
+                    pixel, direction = _split(noted[e])
+                    u, v = parent[pixel + first[direction]], parent[pixel + second[direction]]
+                    if u == v or (kind == 0 and size[u] >= min_size and size[v] >= min_size):
+                        continue
+                    if kind == 1:
+                        pair = min(u, v) * area + max(u, v)
+                        at = (pair * 0x9E3779B1 >> 8) & (seen.size - 1)
+                        if seen[at] == pair:
+                            continue
+                        seen[at] = pair
+                    record = records[kind, counts[kind]]
+                    record.cost = flat[direction, pixel]
+                    record.slot = (direction << 30) | (base + (pixel // pitch) * width + pixel % pitch)
+                    record.u, record.v = number[u], number[v]
+                    counts[kind] += 1
+    return nodes, counts[0], counts[1], counts[2]
+
+
+@nb.njit(cache=True, nogil=True)
+def _find_ends(records, labels):
+    """Look up the segments at both ends of edges that cross tiles."""
+    flat = labels.reshape(labels.size)
+    first, second = _ends(labels.shape[1])
+    for e in range(records.size):
+        pixel, direction = _split(records[e].slot)
+        records[e].u = flat[pixel + first[direction]]
+        records[e].v = flat[pixel + second[direction]]
+
+
+@nb.njit(cache=True, nogil=True)
+def _sorted_records(records):
+    """A copy, by rising cost, then slot."""
+    n = records.size
+    edges = np.empty(n, np.uint64)
+    key = np.empty(1, np.float32)
+    bits = key.view(np.uint32)
+    for e in range(n):
+        key[0] = records[e].cost
+        edges[e] = (np.uint64(bits[0]) << np.uint64(32)) | np.uint64(e)
+    exact, slots = np.empty(n), np.empty(n, np.uint32)
+    if n > 0:
+        edges = _radix_sort(edges, np.empty(n, np.uint64))
+    for e in range(n):
+        record = records[np.int64(edges[e] & _LOW)]
+        exact[e], slots[e] = record.cost, record.slot
+    _settle_equal_keys(edges, exact, slots)
+    result = np.empty_like(records)
+    for e in range(n):
+        result[e] = records[np.int64(edges[e] & _LOW)]
+    return result
+
+
+@nb.njit(cache=True, nogil=True)
+def _flatten(parent):
+    """Point every node straight at its root."""
+    for p in range(parent.size):
+        up = parent[p]
+        if parent[up] != up:
+            parent[p] = _find(parent, up)
+
+
+@nb.njit(cache=True, nogil=True)
+def finish(labels, size, limit, refused, later, crossing, scale, min_size):
+    """Round 2, the merging of small segments, and the final numbers, in ``labels``."""
+    parent = np.arange(size.size).astype(np.int32)
+    _find_ends(crossing, labels)
+    edges = _sorted_records(np.concatenate((later, crossing)))
+    count = 0
+    for e in range(edges.size):
+        edge = edges[e]
+        u, v = _find(parent, edge.u), _find(parent, edge.v)
+        if u == v:
+            continue
+        if edge.cost < min(limit[u], limit[v]):
+            if size[u] < size[v]:
+                u, v = v, u
+            size[u] += size[v]
+            parent[v] = u
+            limit[u] = edge.cost + scale / size[u]
+        else:
+            edges[count] = edge
+            count += 1
+    _flatten(parent)
+    small = np.concatenate(
+        (
+            refused[: _drop_settled(refused, parent, size, min_size)],
+            edges[: _drop_settled(edges[:count], parent, size, min_size)],
+        )
+    )
+    _merge_small(_sorted_records(small), parent, size, min_size)
+    _renumber(labels, parent)
+
+
+@nb.njit(cache=True, nogil=True)
+def _drop_settled(edges, parent, size, min_size):
     """As :func:`_drop_met`, and drop the edges between two segments that are large enough: they stay so."""
     kept = 0
     for e in range(edges.size):
         edge = edges[e]
-        slot = np.int64(edge & np.uint64(0xFFFFFFFF))
-        direction = slot // pixels
-        u, v = parent[slot + first[direction]], parent[slot + second[direction]]
+        u, v = parent[edge.u], parent[edge.v]
         edges[kept] = edge
         kept += (u != v) & ((size[u] < min_size) | (size[v] < min_size))
     return kept
 
 
 @nb.njit(cache=True, nogil=True)
-def _merge_small(edges, parent, size, pixels, first, second, min_size):
+def _merge_small(edges, parent, size, min_size):
     """Join small segments over the cheapest edges that still separate two segments."""
-    small = 0
-    for p in range(pixels):
-        small += parent[p] == p and size[p] < min_size
     for e in range(edges.size):
-        if small == 0:
-            return
-        slot = np.int64(edges[e] & np.uint64(0xFFFFFFFF))
-        direction = slot // pixels
-        u, v = _find(parent, slot + first[direction]), _find(parent, slot + second[direction])
+        u, v = _find(parent, edges[e].u), _find(parent, edges[e].v)
         if u == v or (size[u] >= min_size and size[v] >= min_size):
             continue
-        small -= (size[u] < min_size) + (size[v] < min_size)
         if size[u] < size[v]:
             u, v = v, u
         size[u] += size[v]
         parent[v] = u
-        small += size[u] < min_size
 
 
 @nb.njit(cache=True, nogil=True)
-def _raster_labels(parent, height, width):
+def _renumber(labels, parent):
     """Number the segments in the order of their first pixels."""
-    labels = np.empty((height, width), np.int32)
-    flat = labels.reshape(height * width)
+    _flatten(parent)
     number = np.full(parent.size, -1, np.int32)
     following = np.int32(0)
-    for p in range(parent.size):
-        root = _find(parent, p)
+    flat = labels.reshape(labels.size)
+    for p in range(flat.size):
+        root = parent[flat[p]]
         if number[root] < 0:
             number[root] = following
             following += 1
         flat[p] = number[root]
-    return labels

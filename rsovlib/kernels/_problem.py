@@ -11,7 +11,7 @@ from rsovlib.errors import InputError
 from rsovlib.kernels._arrays import require, to_numpy
 
 FLOOR = 1e-6  # the official code clamps probabilities here, lest log 0 decide everything
-_BAND_VALUES = 2**16  # values handled at once where whole maps in float64 would be too large
+_BAND_VALUES = 3 * 2**14  # values handled at once where whole maps in float64 would be too large
 
 
 class DualField(NamedTuple):
@@ -147,39 +147,52 @@ def _check_weights(weights: np.ndarray[Any, Any], name: str, shape: tuple[int, i
 
 def energy(problem: Problem, q: np.ndarray[Any, Any]) -> float:
     """P(q) in float64: both KL terms and the weighted total variation."""
-    total = 0.0
-    for top, bottom in problem.bands():
-        part = q[:, top:bottom].astype(np.float64)
-        logs = np.log(np.maximum(part, 1e-300))  # q log q is 0 where q is
-        logs *= problem.a
-        logs -= problem.linear(top, bottom)
-        total += float(np.vdot(part, logs))
-        total += _variation(problem, q, top, bottom)
-    return total
+    return sum(_band_energy(problem, q, problem.linear(*band), *band) for band in problem.bands())
+
+
+def dual_energy(problem: Problem, field: DualField) -> float:
+    """d(y) = -a sum_p logsumexp((b - D^T y) / a) in float64; a lower bound of P for every y in the box."""
+    return sum(_band_dual_energy(problem, field, problem.linear(*band), *band) for band in problem.bands())
+
+
+def certificate(problem: Problem, q: np.ndarray[Any, Any], field: DualField) -> tuple[float, float]:
+    """P(q) and d(y), whose difference bounds how far either is from the optimum."""
+    primal = dual = 0.0
+    for band in problem.bands():
+        linear = problem.linear(*band)  # the logarithms of both maps: most of the work, and in both energies
+        primal += _band_energy(problem, q, linear, *band)
+        dual += _band_dual_energy(problem, field, linear, *band)
+    return primal, dual
+
+
+def _band_energy(
+    problem: Problem, q: np.ndarray[Any, Any], linear: np.ndarray[Any, Any], top: int, bottom: int
+) -> float:
+    part = q[:, top:bottom].astype(np.float64)
+    logs = np.log(np.maximum(part, 1e-300))  # q log q is 0 where q is
+    logs *= problem.a
+    logs -= linear
+    logs *= part
+    return float(logs.sum()) + _variation(problem, q, top, bottom)
 
 
 def _variation(problem: Problem, q: np.ndarray[Any, Any], top: int, bottom: int) -> float:
     part = q[:, top : bottom + 1].astype(np.float64)  # one row more: the edges that leave the band downwards
     across = np.abs(np.diff(part[:, : bottom - top], axis=2)).sum(axis=0)
     down = np.abs(np.diff(part, axis=1)).sum(axis=0)
-    return float(
-        np.vdot(across, problem.bound_x[top:bottom].astype(np.float64))
-        + np.vdot(down, problem.bound_y[top : top + down.shape[0]].astype(np.float64))
-    )
+    # No np.vdot: BLAS would start threads of its own for it, and add up in an order that depends on them.
+    across *= problem.bound_x[top:bottom]
+    down *= problem.bound_y[top : top + down.shape[0]]
+    return float(across.sum() + down.sum())
 
 
-def dual_energy(problem: Problem, field: DualField) -> float:
-    """d(y) = -a sum_p logsumexp((b - D^T y) / a) in float64; a lower bound of P for every y in the box."""
-    total = 0.0
-    for top, bottom in problem.bands():
-        logits = problem.linear(top, bottom)
-        logits -= adjoint_rows(field, top, bottom)
-        logits /= problem.a
-        peak = logits.max(axis=0)
-        logits -= peak
-        np.exp(logits, out=logits)
-        total -= problem.a * float((np.log(logits.sum(axis=0)) + peak).sum())
-    return total
+def _band_dual_energy(problem: Problem, field: DualField, linear: np.ndarray[Any, Any], top: int, bottom: int) -> float:
+    logits = linear - adjoint_rows(field, top, bottom)
+    logits /= problem.a
+    peak = logits.max(axis=0)
+    logits -= peak
+    np.exp(logits, out=logits)
+    return -problem.a * float((np.log(logits.sum(axis=0)) + peak).sum())
 
 
 def adjoint_rows(field: DualField, top: int, bottom: int) -> np.ndarray[Any, Any]:

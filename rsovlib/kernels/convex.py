@@ -34,7 +34,7 @@ from rsovlib.errors import unknown_name
 from rsovlib.kernels._arrays import is_torch, like, require, to_numpy
 from rsovlib.kernels._ascent import Check, Stopping, ascend
 from rsovlib.kernels._engines import NumbaEngine, NumpyEngine
-from rsovlib.kernels._problem import FLOOR, DualField, Problem, dual_energy, energy, make_problem, relative
+from rsovlib.kernels._problem import FLOOR, DualField, Problem, certificate, energy, make_problem, relative
 
 __all__ = ["Check", "CscpResult", "DualField", "cscp_energy", "edge_weights", "solve_cscp"]
 
@@ -289,7 +289,7 @@ def _solve_one(
         engine = NumbaEngine(problem, problem.bound_x.dtype, settings.step, threads, field)
     outcome = ascend(engine, height * width, settings.stopping)
     q, dual = engine.result()
-    value, bound = energy(problem, q), dual_energy(problem, dual)
+    value, bound = certificate(problem, q, dual)
     return CscpResult(
         like(q, p_clip),
         relative(value - bound, value, height * width),

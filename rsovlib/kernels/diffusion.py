@@ -14,6 +14,7 @@ Local and Global Consistency", NeurIPS 2003.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 
 # Similarities held at once: 2**24 float32 values are 64 MiB.
 _BLOCK_VALUES = 2**24
-_SELECTORS = 2  # threads that pick neighbours; the product before them brings its own
+# Products below this take a thread less time than its start.
+_WORTH_THREADS = 10**7
+_Csr = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]  # row offsets, columns, values
+_SYMMETRIC_ROWS = 240  # few enough to leave little double work at the diagonal, and enough for a fast product
 
 
 def knn_transition(features: Any, k: int = 30, temperature: float = 0.07, *, row_eps: float = 0.0) -> Any:
@@ -108,21 +112,37 @@ def _nearest_on_cpu(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor
 
     from rsovlib.kernels._graph_numba import select_largest
 
-    # NumPy's product: it halves the work for X X^T, and its BLAS is fast on every maker's processors.
-    values = x.numpy()
-    n = values.shape[0]
-    columns, cosines = np.empty((n, k), np.int64), np.empty((n, k), values.dtype)
-    rows = _block_rows(n)
-    with ThreadPoolExecutor(_SELECTORS) as pool:
-        for start in range(0, n, rows):
-            stop = min(start + rows, n)
-            block = values @ values.T if rows == n else values[start:stop] @ values.T
-            np.fill_diagonal(block[:, start:stop], -np.inf)
-            parts = [np.array_split(array, _SELECTORS) for array in (block, columns[start:stop], cosines[start:stop])]
-            list(
-                pool.map(select_largest, parts[0], repeat(k), parts[1], parts[2])
-            )  # list() raises what a thread raised
-    return torch.from_numpy(columns), torch.from_numpy(cosines)
+    n = x.shape[0]
+    columns = torch.empty((n, k), dtype=torch.int64)
+    cosines = torch.empty((n, k), dtype=x.dtype)
+    # Picking runs in this one thread, between the products of torch's threads: threads of another kind would fight
+    # with those for the cores, as both wait busily, and lose far more than they bring.
+    for start, stop, block in _symmetric_blocks(x) if _block_rows(n) == n else _blocks(x):
+        block.diagonal(offset=start).fill_(-torch.inf)
+        select_largest(block.numpy(), k, columns[start:stop].numpy(), cosines[start:stop].numpy())
+    return columns, cosines
+
+
+def _blocks(x: torch.Tensor) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """Rows of X X^T, in blocks: first row, row after the last, values."""
+    rows = _block_rows(x.shape[0])
+    for start in range(0, x.shape[0], rows):
+        stop = min(start + rows, x.shape[0])
+        yield start, stop, x[start:stop] @ x.T
+
+
+def _symmetric_blocks(x: torch.Tensor) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """:func:`_blocks` by little more than half the work: what lies left of the diagonal is copied from its right."""
+    import torch
+
+    n = x.shape[0]
+    whole = x.new_empty(n, n)
+    values = whole.numpy()  # copies in this thread: one more team of threads to wait for would cost more
+    for start in range(0, n, _SYMMETRIC_ROWS):
+        stop = min(start + _SYMMETRIC_ROWS, n)
+        torch.mm(x[start:stop], x[start:].T, out=whole[start:stop, start:])
+        values[stop:, start:stop] = values[start:stop, stop:].T
+        yield start, stop, whole[start:stop]
 
 
 def _nearest(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,10 +152,7 @@ def _nearest(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     n = x.shape[0]
     columns = torch.empty((n, k), dtype=torch.int64, device=x.device)
     cosines = torch.empty((n, k), dtype=x.dtype, device=x.device)
-    rows = _block_rows(n)
-    for start in range(0, n, rows):
-        stop = min(start + rows, n)
-        block = x[start:stop] @ x.T
+    for start, stop, block in _blocks(x):
         block.diagonal(offset=start).fill_(-torch.inf)
         columns[start:stop], cosines[start:stop] = _largest(block, k)
     return columns, cosines
@@ -182,8 +199,24 @@ def diffuse(
 
     require(steps >= 0, f"steps must not be negative, got {steps}.")
     start: torch.Tensor = scores if is_torch(scores) else torch.from_numpy(np.ascontiguousarray(scores))  # type: ignore[assignment]
-    matrix = _as_torch_matrix(transition, start)
-    _check_diffusion(matrix, start, alpha)
+    _check_diffusion(transition, start, alpha)
+    parts = _csr_on_cpu(transition, start)
+    if parts is None:
+        result = _diffuse_by_torch(_as_torch_matrix(transition, start), start, alpha, steps, tolerance)
+    else:
+        moved = _diffuse_on_cpu(*parts, start.detach().numpy(), alpha, steps, tolerance)
+        result = torch.from_numpy(moved)
+    if start.is_floating_point():
+        result = result.to(start.dtype)
+    return result if is_torch(scores) else result.numpy()  # type: ignore[return-value]
+
+
+def _diffuse_by_torch(
+    matrix: torch.Tensor, start: torch.Tensor, alpha: float, steps: int, tolerance: float | None
+) -> torch.Tensor:
+    """The steps for dense matrices, other devices, and where gradients are wanted."""
+    import torch
+
     seed = start.to(matrix.dtype)
     restart = (1 - alpha) * seed
     current = seed
@@ -193,8 +226,81 @@ def diffuse(
         current = following
         if settled:
             break
-    result = current.to(start.dtype) if start.is_floating_point() else current
-    return result if is_torch(scores) else result.numpy()  # type: ignore[return-value]
+    return current
+
+
+def _csr_on_cpu(transition: Any, start: torch.Tensor) -> _Csr | None:
+    """Row offsets, columns and values of a sparse matrix that the compiled loop can take, else None."""
+    import torch
+
+    if start.device.type != "cpu" or (start.requires_grad and torch.is_grad_enabled()):
+        return None
+    if is_torch(transition):
+        if transition.layout != torch.sparse_csr or transition.device.type != "cpu" or transition.requires_grad:
+            return None
+        tensors = transition.crow_indices(), transition.col_indices(), transition.values().detach()
+        offsets, columns, values = (tensor.numpy() for tensor in tensors)
+    elif hasattr(transition, "tocsr"):
+        csr = transition.tocsr()
+        offsets, columns, values = csr.indptr, csr.indices, csr.data
+    else:
+        return None
+    if values.dtype not in (np.float32, np.float64):
+        return None
+    n = start.shape[0]
+    require(
+        len(offsets) == n + 1
+        and offsets[0] == 0
+        and offsets[-1] == len(columns)
+        and bool((offsets[1:] >= offsets[:-1]).all())
+        and (len(columns) == 0 or (columns.min() >= 0 and columns.max() < n)),
+        "transition is no valid CSR matrix: its row offsets or columns lie outside it.",
+    )
+    return offsets, columns, values
+
+
+def _diffuse_on_cpu(
+    offsets: np.ndarray[Any, Any],
+    columns: np.ndarray[Any, Any],
+    values: np.ndarray[Any, Any],
+    scores: np.ndarray[Any, Any],
+    alpha: float,
+    steps: int,
+    tolerance: float | None,
+) -> np.ndarray[Any, Any]:
+    """The steps in compiled code, on blocks of LANES columns of the scores, each of which moves by itself."""
+    import torch
+
+    from rsovlib.kernels._graph_numba import LANES, walk
+
+    n, wanted = scores.shape
+    kind = values.dtype.type
+    blocks = -(-wanted // LANES)
+    states = np.zeros((2, blocks, n, LANES), kind)
+    for b in range(blocks):
+        part = scores[:, b * LANES : (b + 1) * LANES]
+        states[0, b, :, : part.shape[1]] = part
+    restart, weights = kind(1 - alpha) * states[0], kind(alpha) * values
+
+    def move(b: int, count: int, now: int) -> None:
+        walk(offsets, columns, weights, restart[b], states[now, b], states[1 - now, b], count)
+
+    now = 0
+    if tolerance is None:
+        # Blocks are independent, so threads change nothing; a small one is done before a thread has started.
+        large = blocks > 1 and len(columns) * steps * blocks > _WORTH_THREADS
+        with ThreadPoolExecutor(min(blocks, torch.get_num_threads()) if large else 1) as pool:
+            run = pool.map if large else map
+            list(run(move, range(blocks), repeat(steps), repeat(0)))
+        now = steps % 2
+    else:
+        for _ in range(steps):
+            for b in range(blocks):
+                move(b, 1, now)
+            now = 1 - now
+            if blocks == 0 or float(np.abs(states[0] - states[1]).max()) <= tolerance:
+                break
+    return np.ascontiguousarray(states[now].transpose(1, 0, 2).reshape(n, blocks * LANES)[:, :wanted])
 
 
 def diffuse_both(

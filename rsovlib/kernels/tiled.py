@@ -23,8 +23,8 @@ from rsovlib.kernels._problem import (
     DualField,
     Problem,
     adjoint_rows,
+    certificate,
     dual_energy,
-    energy,
     make_problem,
     relative,
 )
@@ -111,7 +111,7 @@ def solve_cscp_tiled(
     q = np.empty(problem.shape, kind)
     for top, bottom in problem.bands():
         q[:, top:bottom] = _primal(problem, field, top, bottom)
-    value, bound = energy(problem, q), dual_energy(problem, field)
+    value, bound = certificate(problem, q, field)
     gap = relative(value - bound, value, height * width)
     return CscpResult(
         like(q, p_clip),

@@ -170,6 +170,37 @@ def test_both_graphs_at_once_are_each_alone():
         torch.testing.assert_close(part, both)
 
 
+@pytest.mark.parametrize("columns", [0, 1, 8, 9, 30])
+@pytest.mark.parametrize("indices", [np.int32, np.int64])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_compiled_steps_are_torch_s(columns, indices, kind, monkeypatch):
+    monkeypatch.setattr(diffusion, "_WORTH_THREADS", 0 if columns == 30 else 10**7)
+    rng = np.random.default_rng(columns)
+    graph = knn_transition(features(40).astype(kind), k=5)
+    graph.indices, graph.indptr = graph.indices.astype(indices), graph.indptr.astype(indices)
+    scores = rng.standard_normal((40, columns)).astype(kind)
+    for steps in (1, 7):
+        ours = diffuse(graph, scores, steps=steps)
+        assert ours.dtype == kind
+        np.testing.assert_allclose(ours, diffuse(graph.toarray(), scores, steps=steps), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(ours[:, :1], diffuse(graph, scores[:, :1], steps=steps))  # columns are alone
+
+
+def test_early_stop_is_the_same_on_both_paths():
+    graph = knn_transition(torch.from_numpy(features()))
+    scores = torch.rand(97, 11, dtype=torch.float64)
+    by_torch = diffuse(graph, scores.clone().requires_grad_(), steps=1000, tolerance=1e-5).detach()
+    torch.testing.assert_close(diffuse(graph, scores, steps=1000, tolerance=1e-5), by_torch, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("column", [-1, 3])
+def test_a_matrix_with_columns_outside_it_is_refused(column):
+    graph = csr_array((np.ones(3), np.array([0, 1, 2]), np.arange(4)), shape=(3, 3))
+    graph.indices[1] = column
+    with pytest.raises(InputError, match="no valid CSR"):
+        diffuse(graph, np.ones((3, 2)))
+
+
 def test_gradients_reach_the_scores():
     graph = knn_transition(torch.from_numpy(features(9)), k=3)
     scores = torch.rand(9, 2, dtype=torch.float64, requires_grad=True)

@@ -14,6 +14,7 @@ from skimage.util import img_as_float64
 
 from rsovlib.errors import InputError
 from rsovlib.kernels import compute_superpixels, felzenszwalb_superpixels, opencv_superpixels, slic_superpixels
+from rsovlib.kernels import superpixels as module
 
 # scikit-image warns of what is meant here: more than three bands.
 pytestmark = pytest.mark.filterwarnings("ignore:Got image with third dimension")
@@ -30,6 +31,14 @@ def textured(height: int, width: int, bands: int, kind: str, seed: int = 0) -> n
     return values.astype(kind)
 
 
+@pytest.fixture(params=[256, 16])
+def tile(request, monkeypatch) -> int:
+    """The real size of tiles, in which a test's image fits whole, and a small one, which cuts it into many."""
+    monkeypatch.setattr(module, "_TILE", request.param)
+    return request.param
+
+
+@pytest.mark.usefixtures("tile")
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "float32", "float64"])
 @pytest.mark.parametrize("bands", [1, 3, 8, 20])
 @pytest.mark.parametrize("shape", [(37, 31), (1, 40), (40, 1), (120, 97), (1, 1)])
@@ -88,8 +97,38 @@ def reference(image: np.ndarray, scale: float, min_size: int) -> np.ndarray:
 def test_ties_follow_the_order_of_the_edges(height, width, levels, seed, min_size):
     # Few levels: most costs are equal, where only a stable order makes the result defined.
     image = np.random.default_rng(seed).integers(0, levels, (height, width)).astype(np.uint8) * 9
-    ours = felzenszwalb_superpixels(image, scale=30, sigma=0, min_size=min_size)
-    np.testing.assert_array_equal(ours, reference(image, 30, min_size))
+    expected = reference(image, 30, min_size)
+    for size in (256, 5, 1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_TILE", size)
+            ours = felzenszwalb_superpixels(image, scale=30, sigma=0, min_size=min_size)
+        np.testing.assert_array_equal(ours, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(20, 70),
+    st.integers(20, 70),
+    st.integers(0, 2**31),
+    st.sampled_from([0.0, 1.0, 40.0, 400.0, 3000.0]),
+    st.integers(3, 30),
+    st.booleans(),
+)
+def test_tiles_change_nothing(height, width, seed, scale, size, nodata):
+    image = textured(height, width, 3, "float32", seed)
+    if nodata:  # a large region of cost 0 that crosses tiles
+        image[: height // 2, width // 3 :] = 0
+    expected = felzenszwalb_superpixels(image, scale=scale, min_size=7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_TILE", size)
+        np.testing.assert_array_equal(felzenszwalb_superpixels(image, scale=scale, min_size=7), expected)
+
+
+def test_real_tiles_of_a_larger_image():
+    image = textured(530, 271, 3, "uint8")
+    image[100:300, 60:150] = 255
+    ours = felzenszwalb_superpixels(image)
+    np.testing.assert_array_equal(ours, felzenszwalb(image, scale=40, sigma=0.8, min_size=20))
 
 
 @settings(max_examples=25, deadline=None)
@@ -103,6 +142,7 @@ def test_any_partition(height, width, seed, scale):
     assert counts.min() >= min(7, labels.size)
 
 
+@pytest.mark.usefixtures("tile")
 def test_costs_that_float32_cannot_tell_apart_are_still_sorted():
     # A ramp whose steps differ by less than float32 resolves, longer than the short sort's limit.
     steps = 0.1 + 1e-10 * np.random.default_rng(0).permutation(200)
