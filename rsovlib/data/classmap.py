@@ -12,19 +12,21 @@ import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import rasterio
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-import rsovlib
 from rsovlib.data.classes import ClassPrompt, parse_classes
-from rsovlib.data.geotiff import TIFF_SUFFIXES, RowWriter, new_geotiff
+from rsovlib.data.geotiff import TIFF_SUFFIXES, RowWriter, new_geotiff, open_raster, provenance
+from rsovlib.data.grid import Grid
 from rsovlib.data.outputs import check_output
+from rsovlib.data.source import read_raster
 from rsovlib.data.vector import check_labels
-from rsovlib.errors import InputError, OutputError
+from rsovlib.errors import InputError, OutputError, RasterError
 from rsovlib.files import write_beside
 
 NODATA = 255
@@ -43,6 +45,9 @@ def write_class_map(
     crs: rasterio.CRS | None = None,
     valid: ArrayLike | None = None,
     tags: Mapping[str, Any] | None = None,
+    *,
+    grid: Grid | None = None,
+    cog: bool = False,
 ) -> Path:
     """Write a label map that is in memory.
 
@@ -55,6 +60,9 @@ def write_class_map(
         crs: coordinate reference system, if known.
         valid: (H, W) False where the map shall be nodata.
         tags: settings to keep in the file; anything that JSON can hold.
+        grid: where the map lies, in place of transform and crs: of the raster that it was made from, and with its
+            control points if it has them.
+        cog: write a cloud-optimised GeoTIFF.
 
     Returns:
         The path.
@@ -69,12 +77,62 @@ def write_class_map(
     mask = np.ones(label_map.shape, dtype=bool) if valid is None else np.asarray(valid, dtype=bool)
     check_labels(label_map, len(prompts), mask)
     table = class_colours(prompts, colours)
+    if grid is not None and (grid.height, grid.width) != label_map.shape:
+        raise InputError(f"The labels are {label_map.shape} and the grid is {(grid.height, grid.width)}.")
+    place = {"transform": transform, "crs": crs} if grid is None else grid.georeference()
     with (
         replaced_class_map(target, prompts, table) as temporary,
-        class_map_writer(temporary, label_map.shape, prompts, table, transform, crs, tags) as writer,
+        class_map_writer(temporary, label_map.shape, prompts, table, place, tags, cog=cog) as writer,
     ):
         writer.write(np.where(mask, label_map, NODATA).astype(np.uint8))
     return target
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """A class map as it was written.
+
+    Attributes:
+        labels: (H, W) int64 class indices; 255 where there is no data.
+        valid: (H, W) False where there is no data.
+        classes: names of the K classes.
+        settings: what the map was made with.
+        grid: where it lies.
+    """
+
+    labels: NDArray[np.int64]
+    valid: NDArray[np.bool_]
+    classes: list[str]
+    settings: dict[str, Any]
+    grid: Grid
+
+    def truth(self, target: NDArray[np.integer[Any]], ignore_index: int = NODATA) -> NDArray[np.int64]:
+        """Ground truth (H, W) to score this map against: ``ignore_index`` where the image had no data.
+
+        A map says nothing where the image has no data, and no score should say that it missed something there:
+        ``metrics.update(np.where(map.valid, map.labels, ignore_index), map.truth(target, ignore_index))``.
+
+        Raises:
+            InputError: the ground truth has another shape.
+        """
+        if target.shape != self.labels.shape:
+            raise InputError(f"The ground truth has {target.shape} pixels and the map {self.labels.shape}.")
+        return np.where(self.valid, target, ignore_index).astype(np.int64)
+
+
+def read_class_map(path: str | os.PathLike[str]) -> ClassMap:
+    """Read a map that :func:`write_class_map` or ``segment_scene`` wrote.
+
+    Raises:
+        RasterError: the file can't be read, or is no class map of this package.
+    """
+    found = read_raster(path)
+    with open_raster(path) as source:
+        tags, grid = source.tags(), Grid.of(source)
+    if "RSOVLIB_CLASSES" not in tags or found.values.shape[0] != 1:
+        raise RasterError(f"{os.fspath(path)} is not a class map of rsovlib: it names no classes in its tags.")
+    settings = json.loads(tags.get("RSOVLIB_SETTINGS", "{}"))
+    return ClassMap(found.values[0].astype(np.int64), found.valid, json.loads(tags["RSOVLIB_CLASSES"]), settings, grid)
 
 
 @contextmanager
@@ -104,9 +162,10 @@ def class_map_writer(
     shape: tuple[int, ...],
     prompts: Sequence[ClassPrompt],
     colours: Colours,
-    transform: rasterio.Affine | None = None,
-    crs: rasterio.CRS | None = None,
+    georeference: Mapping[str, Any],
     tags: Mapping[str, Any] | None = None,
+    *,
+    cog: bool = False,
 ) -> Iterator[RowWriter]:
     """Write a class map from top to bottom; closed, given overviews and read back when the block ends well.
 
@@ -115,9 +174,9 @@ def class_map_writer(
         shape: (H, W) of the map.
         prompts: the classes.
         colours: red, green and blue of each class, 0 to 255.
-        transform: from (column, row) to map coordinates, if known.
-        crs: coordinate reference system, if known.
+        georeference: where it lies, as :meth:`rsovlib.data.grid.Grid.georeference` gives it.
         tags: settings to keep in the file; anything that JSON can hold.
+        cog: arrange the file as a cloud-optimised GeoTIFF.
 
     Raises:
         OutputError: the file can't be written, or does not hold what was written to it.
@@ -126,14 +185,14 @@ def class_map_writer(
     with new_geotiff(
         path,
         buffered=True,
-        overviews=True,
+        overviews="mode",
+        cog=cog,
         height=height,
         width=width,
         count=1,
         dtype="uint8",
         nodata=NODATA,
-        crs=crs,
-        transform=transform,
+        **georeference,
     ) as writer:
         target = writer.target
         target.write_colormap(1, {NODATA: (0, 0, 0, 0)} | {k: (*rgb, 255) for k, rgb in enumerate(colours)})
@@ -161,13 +220,10 @@ def class_colours(prompts: Sequence[ClassPrompt], colours: ArrayLike | None = No
 
 def _file_tags(prompts: Sequence[ClassPrompt], settings: Mapping[str, Any] | None) -> dict[str, str]:
     legend = "; ".join(f"{k} {prompt.name}" for k, prompt in enumerate(prompts))
-    return {
-        "TIFFTAG_SOFTWARE": f"rsovlib {rsovlib.__version__}",
+    return provenance(settings) | {
         "TIFFTAG_IMAGEDESCRIPTION": f"Class map: {legend}; {NODATA} nodata",
-        "RSOVLIB_VERSION": rsovlib.__version__,
         "RSOVLIB_CLASSES": json.dumps([prompt.name for prompt in prompts], ensure_ascii=False),
         "RSOVLIB_PROMPTS": json.dumps([str(prompt) for prompt in prompts], ensure_ascii=False),
-        "RSOVLIB_SETTINGS": json.dumps(dict(settings or {}), ensure_ascii=False, default=str, sort_keys=True),
     }
 
 

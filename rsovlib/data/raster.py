@@ -3,6 +3,10 @@
 The scene is read tile by tile (:mod:`rsovlib.data.reader`), each tile is segmented, the probabilities are blended over
 the overlaps (:mod:`rsovlib.data.tiling`), and finished rows go to the file at once (:mod:`rsovlib.data.classmap`).
 At most one band of tile rows is held: K x tile x W values.
+
+This module is also the front door to all that reads and writes rasters: :func:`open_scene` (colours),
+:func:`open_bands` and :func:`read_raster` (values as they are), :func:`open_pair` (optical and radar on one grid),
+:func:`write_class_map`, :func:`read_class_map` and :func:`write_raster`.
 """
 
 from __future__ import annotations
@@ -25,20 +29,24 @@ from rsovlib.data.areas import pixel_areas
 from rsovlib.data.classes import ClassPrompt, parse_classes
 from rsovlib.data.classmap import (
     NODATA,
+    ClassMap,
     Colours,
     class_colours,
     class_map_writer,
+    read_class_map,
     replaced_class_map,
     write_class_map,
 )
-from rsovlib.data.geotiff import TIFF_SUFFIXES, RowWriter, new_geotiff, open_raster
+from rsovlib.data.geotiff import TIFF_SUFFIXES, RowWriter, new_geotiff, open_raster, provenance, write_raster
 from rsovlib.data.memory import available_memory, in_words
 from rsovlib.data.outputs import check_output
+from rsovlib.data.pair import ScenePair, open_pair
 from rsovlib.data.reader import SceneRaster, StretchRule, open_scene
+from rsovlib.data.source import BandReader, Bands, open_bands, read_raster
 from rsovlib.data.stretch import PERCENTILES
 from rsovlib.data.tiling import BandAccumulator, Tile, TileGrid, check_tiling, tile_grid
 from rsovlib.data.vector import VECTOR_SUFFIXES, polygonize, write_polygons
-from rsovlib.errors import InputError, OutputError, ResourceError, RsovError
+from rsovlib.errors import InputError, OutputError, RasterError, ResourceError, RsovError
 from rsovlib.files import write_beside
 
 if TYPE_CHECKING:
@@ -46,13 +54,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NODATA",
+    "BandReader",
+    "Bands",
+    "ClassMap",
+    "ScenePair",
     "SceneRaster",
     "SceneReport",
     "Segmenter",
+    "open_bands",
+    "open_pair",
     "open_scene",
+    "read_class_map",
+    "read_raster",
     "segment_scene",
     "write_class_map",
     "write_overlay_png",
+    "write_raster",
 ]
 
 _GDAL_CACHE = 256 * 2**20
@@ -142,6 +159,7 @@ def segment_scene(
     png: str | os.PathLike[str] | None = None,
     vector: str | os.PathLike[str] | None = None,
     probabilities: str | os.PathLike[str] | None = None,
+    cog: bool = False,
     **options: Any,
 ) -> SceneReport:
     """Segment a whole raster by class names and write a georeferenced class map.
@@ -168,6 +186,7 @@ def segment_scene(
         png: also write a picture of the map over the image, with a legend (at most 2048 pixels a side).
         vector: also write polygons (.gpkg, .geojson, .parquet or .fgb); this holds the label map in memory.
         probabilities: also write the blended probabilities, a float32 GeoTIFF with one band a class, NaN where nodata.
+        cog: write the class map and the probabilities as cloud-optimised GeoTIFFs.
         **options: further options of the method.
 
     Returns:
@@ -191,6 +210,11 @@ def segment_scene(
         rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE),
         open_scene(path, bands, stretch=stretch, percentiles=percentiles) as scene,
     ):
+        if vector is not None and scene.grid.has_only_points:
+            raise RasterError(
+                f"{scene.name} is placed by {len(scene.grid.gcps)} ground control points, and polygons need map "
+                "coordinates; warp it first, for example with gdalwarp -tps, or ask for no polygons."
+            )
         scene.require_data()
         origin = {"method": method, "profile": profile, "options": {key: str(value) for key, value in options.items()}}
         if segmenter is None:
@@ -203,7 +227,7 @@ def segment_scene(
         settings = _settings(scene, segmenter, origin, tile, overlap)
         colours = class_colours(prompts)
         with outputs.temporary(prompts, colours) as files:
-            run = _SceneRun(scene, grid, prompts, segmenter, confidence=vector is not None, progress=progress)
+            run = _SceneRun(scene, grid, prompts, segmenter, confidence=vector is not None, progress=progress, cog=cog)
             run.write(files.out, files.extra.get("probabilities"), colours, settings)
             if "png" in files.extra:
                 _write_picture(files.extra["png"], files.out, scene, prompts)
@@ -313,6 +337,7 @@ class _SceneRun:
         *,
         confidence: bool,
         progress: bool,
+        cog: bool,
     ) -> None:
         self._scene = scene
         self._grid = grid
@@ -320,6 +345,7 @@ class _SceneRun:
         self._classes = [str(prompt) for prompt in prompts]
         self._segmenter = segmenter
         self._progress = progress
+        self._cog = cog
         self._areas = pixel_areas(scene.crs, scene.transform, scene.height, scene.width)
         self.pixels = np.zeros(len(prompts), dtype=np.int64)
         self.area = None if self._areas is None else np.zeros(len(prompts))
@@ -341,14 +367,17 @@ class _SceneRun:
                     (scene.height, scene.width),
                     self._prompts,
                     colours,
-                    transform=_transform(scene),
-                    crs=scene.crs,
+                    scene.grid.georeference(),
                     tags=settings,
+                    cog=self._cog,
                 )
             )
             probability_map = None
             if probabilities is not None:
-                probability_map = stack.enter_context(_probability_writer(probabilities, scene, self._prompts))
+                probability_map = stack.enter_context(
+                    _probability_writer(probabilities, scene, len(self._prompts), self._cog)
+                )
+                probability_map.target.update_tags(**provenance(settings))
                 for band, prompt in enumerate(self._prompts, start=1):
                     probability_map.target.set_band_description(band, prompt.name)
             for row_index in range(len(grid.rows.starts)):
@@ -403,27 +432,21 @@ class _SceneRun:
         return labels
 
 
-def _probability_writer(
-    path: Path, scene: SceneRaster, prompts: Sequence[ClassPrompt]
-) -> AbstractContextManager[RowWriter]:
+def _probability_writer(path: Path, scene: SceneRaster, classes: int, cog: bool) -> AbstractContextManager[RowWriter]:
     """A float32 GeoTIFF with one band a class, to be written from top to bottom; NaN is nodata."""
     return new_geotiff(
         path,
+        overviews="average" if cog else None,
+        cog=cog,
         height=scene.height,
         width=scene.width,
-        count=len(prompts),
+        count=classes,
         dtype="float32",
         nodata=np.nan,
-        crs=scene.crs,
-        transform=_transform(scene),
         interleave="band",
         predictor=3,
+        **scene.grid.georeference(),
     )
-
-
-def _transform(scene: SceneRaster) -> rasterio.Affine | None:
-    """The scene's transform, or None where it has none (GDAL shows that as the identity)."""
-    return None if scene.transform == rasterio.Affine.identity() else scene.transform
 
 
 def _make_segmenter(method: str, **options: Any) -> Segmenter:

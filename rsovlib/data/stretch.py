@@ -22,18 +22,18 @@ class Stretch:
     """A linear map of each band from [low, high] to [0, 255], clipped.
 
     Attributes:
-        low: value of each of the three bands that becomes 0.
+        low: value of each band that becomes 0.
         high: value of each band that becomes 255.
         rule: in words, how the two were found.
     """
 
-    low: tuple[float, float, float]
-    high: tuple[float, float, float]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
     rule: str
 
     def __call__(self, values: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """Stretch values (3, H, W) of any real type to uint8 (H, W, 3); NaN becomes 0."""
-        rgb = np.empty((*values.shape[1:], 3), dtype=np.uint8)
+        """Stretch values (C, H, W) of any real type to uint8 (H, W, C); NaN becomes 0."""
+        rgb = np.empty((*values.shape[1:], len(values)), dtype=np.uint8)
         for band, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
             # float64, because int32 and large float32 values would lose the difference that is stretched.
             scaled = (values[band].astype(np.float64) - low) * (255.0 / (high - low))
@@ -46,14 +46,18 @@ AS_THEY_ARE = Stretch((0.0, 0.0, 0.0), (255.0, 255.0, 255.0), "uint8 values as t
 
 
 def percentile_stretch(
-    values: NDArray[np.generic], valid: NDArray[np.bool_], percentiles: tuple[float, float] = PERCENTILES
+    values: NDArray[np.generic],
+    valid: NDArray[np.bool_],
+    percentiles: tuple[float, float] = PERCENTILES,
+    sample: str = "",
 ) -> Stretch:
     """The stretch that a sample of a scene asks for.
 
     Args:
-        values: (3, ...) sensor values.
+        values: (C, ...) sensor values.
         valid: (...) True where the sample holds data in all bands; at least one is True.
         percentiles: the two that become 0 and 255, in percent, ascending.
+        sample: in words, which pixels of the scene these are; kept in the rule.
 
     Returns:
         One low and one high per band. Where the two percentiles are equal (a nearly flat band), the band's
@@ -66,11 +70,11 @@ def percentile_stretch(
         raise InputError(f"The percentiles {percentiles} must ascend within 0 and 100, for example (2, 98).")
     lows, highs = [], []
     for band in values:
-        sample = band[valid].astype(np.float64)
-        low, high = (float(value) for value in np.percentile(sample, percentiles))
+        found = band[valid].astype(np.float64)
+        low, high = (float(value) for value in np.percentile(found, percentiles))
         if low == high:
-            low, high = float(sample.min()), float(sample.max())
+            low, high = float(found.min()), float(found.max())
         lows.append(low)
         highs.append(high if high > low else low + 1.0)
     rule = f"{percentiles[0]:g}-{percentiles[1]:g} % of the whole scene's valid pixels, band by band"
-    return Stretch((lows[0], lows[1], lows[2]), (highs[0], highs[1], highs[2]), rule)
+    return Stretch(tuple(lows), tuple(highs), f"{rule} ({sample})" if sample else rule)

@@ -1,4 +1,4 @@
-"""The whole trip: a raster in, a georeferenced class map out; and everything that can be wrong with a raster."""
+"""The whole trip: a raster in, a georeferenced class map out; and what is written, and how."""
 
 from __future__ import annotations
 
@@ -14,14 +14,26 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from rsovlib import plots
 from rsovlib.data import raster
 from rsovlib.data.geotiff import open_raster
-from rsovlib.data.raster import NODATA, open_scene, segment_scene, write_class_map, write_overlay_png
+from rsovlib.data.raster import (
+    NODATA,
+    open_bands,
+    open_scene,
+    read_class_map,
+    read_raster,
+    segment_scene,
+    write_class_map,
+    write_overlay_png,
+    write_raster,
+)
 from rsovlib.errors import InputError, OutputError, RasterError, ResourceError, RsovError
+from rsovlib.metrics import SegmentationMetrics
 
 CLASSES = "water, river; forest, trees; bare soil"
 COLOURS = np.array([[40, 80, 160], [60, 130, 50], [190, 170, 140]], dtype=float)
@@ -37,7 +49,7 @@ def by_colour(image, classes):
     return SimpleNamespace(probabilities=(values / values.sum(axis=0)).astype(np.float32))
 
 
-def write_raster(path, values, *, crs=UTM, transform=TRANSFORM, descriptions=(), mask=None, **profile):
+def make_raster(path, values, *, crs=UTM, transform=TRANSFORM, descriptions=(), mask=None, **profile):
     """Write (bands, H, W) as a GeoTIFF."""
     count, height, width = values.shape
     shape = {"count": count, "height": height, "width": width, "dtype": values.dtype}
@@ -53,7 +65,7 @@ def write_raster(path, values, *, crs=UTM, transform=TRANSFORM, descriptions=(),
 @pytest.fixture
 def scene(tmp_path, image):
     """The test image as a GeoTIFF, 37 x 31 pixels, repeated to 111 x 93."""
-    return write_raster(tmp_path / "scene.tif", np.tile(image.transpose(2, 0, 1), (1, 3, 3)))
+    return make_raster(tmp_path / "scene.tif", np.tile(image.transpose(2, 0, 1), (1, 3, 3)))
 
 
 def segment(path, out, **options):
@@ -84,7 +96,7 @@ def test_other_types_are_stretched_by_percentiles_of_the_whole_scene(tmp_path, d
     rng = np.random.default_rng(0)
     values = np.stack([rng.normal(mean, 200, (60, 50)) for mean in (1000, 3000, 8000)]).astype(dtype)
     values[:, :20] = -5 if dtype != "uint16" else 60_000  # nodata: must not count
-    path = write_raster(tmp_path / "a.tif", values, nodata=float(values[0, 0, 0]))
+    path = make_raster(tmp_path / "a.tif", values, nodata=float(values[0, 0, 0]))
     with open_scene(path) as opened:
         rgb, valid = opened.read_rgb(), opened.valid()
         part = opened.read_rgb(Window(10, 30, 13, 17))
@@ -97,29 +109,29 @@ def test_other_types_are_stretched_by_percentiles_of_the_whole_scene(tmp_path, d
 
 
 def test_percentiles_come_from_all_over_a_scene_larger_than_the_sample(tmp_path, monkeypatch):
-    from rsovlib.data import reader
+    from rsovlib.data import source
 
-    monkeypatch.setattr(reader, "_SAMPLE_SIDE", 40)
+    monkeypatch.setattr(source, "SAMPLE_SIDE", 40)
     values = np.broadcast_to(np.linspace(0, 10_000, 200), (3, 160, 200)).astype("uint16")
-    with open_scene(write_raster(tmp_path / "a.tif", values)) as opened:
+    with open_scene(make_raster(tmp_path / "a.tif", values)) as opened:
         assert opened.preview_shape(40) == (32, 40)
         np.testing.assert_allclose(opened.stretch.low, 200, atol=150)
         np.testing.assert_allclose(opened.stretch.high, 9800, atol=150)
 
 
 def test_stretch_rules(tmp_path, image):
-    dark = write_raster(tmp_path / "dark.tif", (image // 4).transpose(2, 0, 1))
+    dark = make_raster(tmp_path / "dark.tif", (image // 4).transpose(2, 0, 1))
     with open_scene(dark, stretch="percentile") as opened:
         assert opened.read_rgb().max() == 255
-    deep = write_raster(tmp_path / "deep.tif", image.transpose(2, 0, 1).astype("float32"))
+    deep = make_raster(tmp_path / "deep.tif", image.transpose(2, 0, 1).astype("float32"))
     with open_scene(deep, stretch="none") as opened:
         np.testing.assert_array_equal(opened.read_rgb(), image)
-    flat = write_raster(tmp_path / "flat.tif", np.full((3, 9, 8), 700, "uint16"))
+    flat = make_raster(tmp_path / "flat.tif", np.full((3, 9, 8), 700, "uint16"))
     with open_scene(flat) as opened:
         assert (opened.read_rgb() == 0).all()
     spike = np.full((3, 40, 40), 700, "uint16")
     spike[:, 0, 0] = 900  # under 2 %: both percentiles are 700
-    with open_scene(write_raster(tmp_path / "spike.tif", spike)) as opened:
+    with open_scene(make_raster(tmp_path / "spike.tif", spike)) as opened:
         assert opened.stretch.high == (900, 900, 900)
     for bad in ({"stretch": "auto2"}, {"percentiles": (98, 2)}):
         with pytest.raises(InputError), open_scene(deep, **bad) as opened:
@@ -129,7 +141,7 @@ def test_stretch_rules(tmp_path, image):
 def test_nan_and_infinity_are_no_data(tmp_path, image):
     values = image.transpose(2, 0, 1).astype("float32")
     values[1, 2, 3], values[0, 4, 5] = np.nan, np.inf
-    with open_scene(write_raster(tmp_path / "a.tif", values)) as opened:
+    with open_scene(make_raster(tmp_path / "a.tif", values)) as opened:
         assert np.argwhere(~opened.valid()).tolist() == [[2, 3], [4, 5]]
         assert np.isfinite(opened.stretch.high).all()
 
@@ -137,11 +149,11 @@ def test_nan_and_infinity_are_no_data(tmp_path, image):
 def test_zero_as_nodata_needs_all_bands_but_another_value_only_one(tmp_path, image):
     values = np.maximum(image.transpose(2, 0, 1), 1)
     values[:, 0, 0], values[2, 5, 5] = 0, 0  # no data; dark in one band
-    with open_scene(write_raster(tmp_path / "a.tif", values, nodata=0)) as opened:
+    with open_scene(make_raster(tmp_path / "a.tif", values, nodata=0)) as opened:
         assert np.argwhere(~opened.valid()).tolist() == [[0, 0]]
     values = values.astype("int16")
     values[1, 7, 7] = -9999
-    with open_scene(write_raster(tmp_path / "b.tif", values, nodata=-9999)) as opened:
+    with open_scene(make_raster(tmp_path / "b.tif", values, nodata=-9999)) as opened:
         assert np.argwhere(~opened.valid()).tolist() == [[7, 7]]
 
 
@@ -150,8 +162,8 @@ def test_mask_band_and_alpha(tmp_path, image):
     holes = np.ones((37, 31), bool)
     holes[3:6, 4:9] = False
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-        masked = write_raster(tmp_path / "mask.tif", values, mask=holes)
-    with_alpha = write_raster(tmp_path / "alpha.tif", np.concatenate([values, 255 * holes[None].astype("uint8")]))
+        masked = make_raster(tmp_path / "mask.tif", values, mask=holes)
+    with_alpha = make_raster(tmp_path / "alpha.tif", np.concatenate([values, 255 * holes[None].astype("uint8")]))
     for path in (masked, with_alpha):
         with open_scene(path) as opened:
             assert opened.bands == (1, 2, 3)
@@ -161,22 +173,22 @@ def test_mask_band_and_alpha(tmp_path, image):
 
 
 def test_islands_of_data_are_found(tmp_path, monkeypatch, image):
-    from rsovlib.data import reader
+    from rsovlib.data import source
 
-    monkeypatch.setattr(reader, "_SAMPLE_SIDE", 10)
+    monkeypatch.setattr(source, "SAMPLE_SIDE", 10)
     values = np.zeros((3, 200, 150), "uint16")
     values[:, 101:104, 77:80] = 500
-    with open_scene(write_raster(tmp_path / "a.tif", values, nodata=0)) as opened:
+    with open_scene(make_raster(tmp_path / "a.tif", values, nodata=0)) as opened:
         opened.require_data()
         assert opened.stretch.low == (500, 500, 500)
 
 
 def test_which_bands(tmp_path, image):
     values = np.repeat(np.arange(1, 6, dtype="uint8")[:, None, None], 4, axis=1).repeat(6, axis=2)
-    plain = write_raster(tmp_path / "plain.tif", values, photometric="minisblack")
-    named = write_raster(tmp_path / "s2.tif", values, descriptions=["B01", "B02", "B03", "B04 (red)", "B8A"])
-    words = write_raster(tmp_path / "words.tif", values, descriptions=["nir", "Red", "green", "Blue", "x"])
-    turned = write_raster(tmp_path / "bgr.tif", values[:4], photometric="minisblack")
+    plain = make_raster(tmp_path / "plain.tif", values, photometric="minisblack")
+    named = make_raster(tmp_path / "s2.tif", values, descriptions=["B01", "B02", "B03", "B04 (red)", "B8A"])
+    words = make_raster(tmp_path / "words.tif", values, descriptions=["nir", "Red", "green", "Blue", "x"])
+    turned = make_raster(tmp_path / "bgr.tif", values[:4], photometric="minisblack")
     with rasterio.open(turned, "r+") as target:
         target.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.undefined]
 
@@ -197,82 +209,13 @@ def test_which_bands(tmp_path, image):
 
 
 def test_one_pixel_and_no_georeference(tmp_path):
-    path = write_raster(tmp_path / "a.tif", np.full((3, 1, 1), 80, "uint8"), crs=None, transform=None)
+    path = make_raster(tmp_path / "a.tif", np.full((3, 1, 1), 80, "uint8"), crs=None, transform=None)
     report = segment(path, tmp_path / "m.tif", png=tmp_path / "m.png", vector=tmp_path / "m.gpkg")
     assert report.hectares is None
     with open_raster(report.out) as target:
         assert target.crs is None
         assert target.transform.is_identity
         assert target.shape == (1, 1)
-
-
-# --- Damaged and unusable files ----------------------------------------------------------------------------------
-
-
-def damaged(folder, image, kind):
-    """A raster with the given fault."""
-    values, path = image.transpose(2, 0, 1), folder / f"{kind}.tif"
-    blocks = {"tiled": True, "blockxsize": 16, "blockysize": 16}
-    if kind == "missing":
-        return path
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "empty":
-        path.touch()
-    elif kind == "text":
-        path.write_text("this is no raster")
-    elif kind == "two":
-        write_raster(path, values[:2])
-    elif kind == "palette":
-        write_class_map(path, np.zeros((5, 6), int), ["a"], transform=TRANSFORM)
-    elif kind == "complex":
-        write_raster(path, values.astype("complex64"))
-    elif kind == "nodata":
-        write_raster(path, np.zeros((3, 37, 31), "uint16"), nodata=0)
-    elif kind == "nan":
-        write_raster(path, np.full((3, 37, 31), np.nan, "float32"))
-    elif kind.startswith("cut"):
-        write_raster(path, values, **blocks, compress=kind.removeprefix("cut-"))
-        os.truncate(path, path.stat().st_size * 7 // 10)
-    elif kind == "scrambled":
-        write_raster(path, values, **blocks, compress="deflate")
-        content = bytearray(path.read_bytes())
-        content[-3000:-1000] = bytes(2000)
-        path.write_bytes(content)
-    return path
-
-
-FAULTS = [
-    ("missing", "does not exist"),
-    ("folder", "is a folder"),
-    ("empty", r"is empty \(0 bytes\)"),
-    ("text", "can't be opened as a raster"),
-    ("two", "has 2 bands, and three are needed"),
-    ("palette", "holds a palette"),
-    ("complex", "complex numbers"),
-    ("nodata", "holds no data"),
-    ("nan", "holds no data"),
-    ("cut-deflate", "is cut short"),
-    ("cut-lzw", "is cut short"),
-    ("cut-none", "is cut short"),
-    ("scrambled", "is damaged: reading rows"),
-]
-
-
-@pytest.mark.parametrize(("kind", "message"), FAULTS)
-def test_unusable_rasters_are_named_and_nothing_is_written(tmp_path, image, kind, message):
-    path = damaged(tmp_path, image, kind)
-    before = sorted(tmp_path.iterdir())
-    with pytest.raises(RasterError, match=message) as caught:
-        segment(path, tmp_path / "m.tif", tile=16, overlap=4)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert sorted(tmp_path.iterdir()) == before
-
-
-def test_a_file_cut_short_is_refused_before_the_work(tmp_path, image):
-    with pytest.raises(RasterError, match="cut short"):
-        open_scene(damaged(tmp_path, image, "cut-none"))
 
 
 # --- Writing -----------------------------------------------------------------------------------------------------
@@ -356,7 +299,7 @@ def test_nodata_stays_nodata_in_every_output(tmp_path, image):
     y, x = np.mgrid[0:111, 0:93]
     border = y + x < 70
     values[:, border] = 0
-    path = write_raster(tmp_path / "scene.tif", values, nodata=0)
+    path = make_raster(tmp_path / "scene.tif", values, nodata=0)
     report = segment(
         path,
         tmp_path / "m.tif",
@@ -382,7 +325,7 @@ def test_nodata_stays_nodata_in_every_output(tmp_path, image):
 def test_a_tile_without_data_is_not_segmented(tmp_path, image):
     values = np.zeros((3, 60, 20), "uint8")
     values[:, 40:] = 90
-    path = write_raster(tmp_path / "scene.tif", values, nodata=0)
+    path = make_raster(tmp_path / "scene.tif", values, nodata=0)
     seen = []
 
     def watched(tile, classes):
@@ -395,7 +338,7 @@ def test_a_tile_without_data_is_not_segmented(tmp_path, image):
 
 def test_rotated_scenes_keep_their_transform(tmp_path, image):
     rotated = rasterio.Affine(8, 3, 500_000, 3, -8, 5_600_000)
-    path = write_raster(tmp_path / "scene.tif", image.transpose(2, 0, 1), transform=rotated)
+    path = make_raster(tmp_path / "scene.tif", image.transpose(2, 0, 1), transform=rotated)
     with rasterio.open(segment(path, tmp_path / "m.tif").out) as target:
         assert target.transform == rotated
     with open_scene(path) as opened:
@@ -438,6 +381,175 @@ def test_class_map_from_memory(tmp_path, labels):
     assert not (tmp_path / "m.tif").exists()
 
 
+def assert_is_cog(path):
+    """Tiled, with overviews, and laid out so that a reader on the web finds them first."""
+    with open_raster(path) as target:
+        assert target.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert target.block_shapes[0] == (256, 256)
+        levels = len(target.overviews(1))
+        assert levels == 0 or min(target.shape) / 2**levels <= 256
+
+        def tag(name, level=None):
+            return int(target.get_tag_item(name, "TIFF", bidx=1, **({} if level is None else {"ovr": level})))
+
+        # All directories stand before all data, and coarse data before fine.
+        directories = [tag("IFD_OFFSET"), *(tag("IFD_OFFSET", level) for level in range(levels))]
+        data = [tag("BLOCK_OFFSET_0_0", level) for level in reversed(range(levels))] + [tag("BLOCK_OFFSET_0_0")]
+        assert sorted(directories) == directories
+        assert sorted(data) == data
+        assert max(directories) < min(data)
+    return levels
+
+
+def test_cloud_optimised_maps(tmp_path, labels):
+    large = np.tile(labels, (20, 22))  # 740 x 682
+    options = {"transform": TRANSFORM, "crs": UTM, "valid": large < 2, "tags": {"beta": 0.1}}
+    plain, cog = (
+        write_class_map(tmp_path / f"{name}.tif", large, CLASSES.split(";"), **options, cog=name == "cog")
+        for name in ("plain", "cog")
+    )
+    assert assert_is_cog(cog) >= 1
+    with open_raster(plain) as one, open_raster(cog) as other:
+        np.testing.assert_array_equal(one.read(), other.read())
+        np.testing.assert_array_equal(
+            one.read(out_shape=(1, 370, 341)), other.read(out_shape=(1, 370, 341))
+        )  # the same overviews: the most frequent class
+        for fact in ("colormap", "tags"):
+            assert getattr(one, fact)(1) == getattr(other, fact)(1)
+        for fact in ("crs", "transform", "nodata", "descriptions", "dtypes"):
+            assert getattr(one, fact) == getattr(other, fact)
+        names = [name for name in one.tags() if name.startswith(("RSOVLIB", "TIFFTAG"))]
+        assert len(names) == 6
+        assert all(one.tags()[name] == other.tags()[name] for name in names)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "cog.tif",
+        "cog.tif.aux.xml",
+        "plain.tif",
+        "plain.tif.aux.xml",
+    ]
+
+
+def test_a_whole_trip_to_cloud_optimised_files(tmp_path, scene):
+    out, probabilities = tmp_path / "m.tif", tmp_path / "p.tif"
+    plain = segment(scene, tmp_path / "plain.tif", tile=40, overlap=12, probabilities=tmp_path / "plain_p.tif")
+    report = segment(scene, out, tile=40, overlap=12, probabilities=probabilities, cog=True)
+    for one, other in ((plain.out, out), (plain.files["probabilities"], probabilities)):
+        assert_is_cog(other)
+        np.testing.assert_array_equal(read(one), read(other))
+    assert report.pixels == plain.pixels
+    with open_raster(probabilities) as target:
+        assert target.descriptions == ("water", "forest", "bare soil")
+        assert json.loads(target.tags()["RSOVLIB_SETTINGS"]) == report.settings
+    before = sorted(tmp_path.iterdir())
+
+    def failing(image, classes):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        segment(scene, out, cog=True, segmenter=failing)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_control_points_go_from_the_scene_to_the_map(tmp_path, image):
+    """A raw product has these in place of a transform; a map without them could not be placed any more."""
+    points = [GroundControlPoint(r, c, 9 + c / 1e4 + r / 1e5, 50 - r / 1e4, 12.5) for r in (0, 37) for c in (0, 31)]
+    wgs84 = rasterio.CRS.from_epsg(4326)
+    path = make_raster(tmp_path / "scene.tif", image.transpose(2, 0, 1), crs=wgs84, transform=None, gcps=points)
+    for cog in (False, True):
+        report = segment(path, tmp_path / "m.tif", probabilities=tmp_path / "p.tif", cog=cog)
+        assert report.hectares is None
+        for file in (report.out, tmp_path / "p.tif"):
+            with open_raster(file) as target:
+                found, crs = target.gcps
+                assert (target.crs, crs) == (None, wgs84)
+                assert [(p.row, p.col, p.x, p.y, p.z) for p in found] == [(p.row, p.col, p.x, p.y, p.z) for p in points]
+    with pytest.raises(RasterError, match=r"scene\.tif is placed by 4 ground control points, and polygons need"):
+        segment(path, tmp_path / "m2.tif", vector=tmp_path / "m.gpkg")
+    assert not (tmp_path / "m2.tif").exists()
+
+
+def test_sensor_models_go_from_the_scene_to_the_map(tmp_path, image):
+    one = [1.0] + [0.0] * 19
+    rpcs = rasterio.rpc.RPC(0, 1, 50, 1, one, one, 18, 18, 9, 1, one, one, 15, 15)
+    path = make_raster(tmp_path / "scene.tif", image.transpose(2, 0, 1), crs=None, transform=None, rpcs=rpcs)
+    with open_raster(segment(path, tmp_path / "m.tif").out) as target:
+        assert (target.rpcs.lat_off, target.rpcs.long_off, target.rpcs.line_num_coeff) == (50, 9, one)
+
+
+def test_any_values_are_written_with_their_place_names_and_provenance(tmp_path):
+    values = np.random.default_rng(0).normal(-10, 3, (2, 300, 290)).astype("float32")
+    valid = values[0] > -15
+    source = make_raster(tmp_path / "radar.tif", values)
+    with open_bands(source) as opened:
+        grid = opened.grid
+    for cog in (False, True):
+        path = write_raster(
+            tmp_path / "out.tif", values, grid, names=("VV", "VH"), valid=valid, tags={"filter": "lee"}, cog=cog
+        )
+        found = read_raster(path)
+        np.testing.assert_array_equal(found.values[:, valid], values[:, valid])
+        np.testing.assert_array_equal(found.valid, valid)
+        assert found.names == ("VV", "VH")
+        with open_raster(path) as target:
+            assert (target.crs, target.transform, target.profile["tiled"]) == (UTM, TRANSFORM, True)
+            assert len(target.overviews(1)) == 1
+            assert json.loads(target.tags()["RSOVLIB_SETTINGS"]) == {"filter": "lee"}
+            assert target.tags()["RSOVLIB_VERSION"]
+    assert_is_cog(path)
+    whole = np.arange(24, dtype="uint16").reshape(1, 4, 6)
+    write_raster(tmp_path / "whole.tif", whole, valid=whole[0] != 7, nodata=999)
+    assert read_raster(tmp_path / "whole.tif").masked().sum() == whole.sum() - 7
+    for message, options in {
+        r"Values to write are \(C, H, W\)": {"values": whole[0]},
+        "4 x 6 pixels and the grid 300 x 290": {"grid": grid},
+        "1 bands and 2 names": {"names": ("a", "b")},
+        "need a nodata value": {"valid": whole[0] > 3},
+        r"mask of valid ones \(6, 4\)": {"valid": (whole[0] > 3).T, "nodata": 0},
+        "have the value 9, which is to mean nodata": {"valid": whole[0] > 3, "nodata": 9},
+    }.items():
+        with pytest.raises(InputError, match=message):
+            write_raster(tmp_path / "bad.tif", **{"values": whole, **options})
+    assert not (tmp_path / "bad.tif").exists()
+
+
+def test_nodata_is_never_counted_in_a_metric(tmp_path, image, labels):
+    """From a scene with a hole to its scores: as if the hole had been cut out of the ground truth."""
+    hole = np.zeros(labels.shape, bool)
+    hole[5:25, 3:20] = True
+    values = np.where(hole, 0, np.maximum(image.transpose(2, 0, 1), 1))
+    path = make_raster(tmp_path / "scene.tif", values.astype("uint8"), nodata=0)
+    segment(path, tmp_path / "m.tif", tile=20, overlap=6)
+    found = read_class_map(tmp_path / "m.tif")
+    np.testing.assert_array_equal(found.valid, ~hole)
+    assert (found.labels[hole] == NODATA).all()
+    assert found.classes == ["water", "forest", "bare soil"]
+    assert found.settings["tile"] == 20
+    assert (found.grid.crs, found.grid.transform) == (UTM, TRANSFORM)
+    scores = SegmentationMetrics(found.classes, ignore_index=255)
+    scores.update(found.labels, found.truth(labels))
+    assert int(scores.confusion.sum()) == (~hole).sum()
+    by_hand = (found.labels == labels)[~hole].mean()
+    assert scores.compute()["pixel_accuracy"] == pytest.approx(by_hand)
+    careless = SegmentationMetrics(found.classes, ignore_index=255)
+    careless.update(found.labels, labels)  # what the truth is cut for: the hole counts as missed
+    assert careless.compute()["pixel_accuracy"] < by_hand - 0.1
+    with pytest.raises(InputError, match="ground truth has"):
+        found.truth(labels.T)
+    with pytest.raises(RasterError, match=r"scene\.tif is not a class map of rsovlib"):
+        read_class_map(path)
+
+
+def test_a_class_map_lies_where_its_image_does(tmp_path, labels, image):
+    points = [GroundControlPoint(r, c, 9 + c / 1e4, 50 - r / 1e4) for r in (0, 37) for c in (0, 31)]
+    wgs84 = rasterio.CRS.from_epsg(4326)
+    path = make_raster(tmp_path / "scene.tif", image.transpose(2, 0, 1), crs=wgs84, transform=None, gcps=points)
+    with open_scene(path) as opened:
+        write_class_map(tmp_path / "m.tif", labels, CLASSES.split(";"), grid=opened.grid)
+        with pytest.raises(InputError, match="the grid is"):
+            write_class_map(tmp_path / "m.tif", labels[:5], CLASSES.split(";"), grid=opened.grid)
+    assert len(read_class_map(tmp_path / "m.tif").grid.gcps) == 4
+
+
 def test_a_legend_of_the_replaced_map_does_not_stay(tmp_path, labels):
     (tmp_path / "m.tif.aux.xml").write_text("<PAMDataset><Metadata>old statistics</Metadata></PAMDataset>")
     write_class_map(tmp_path / "m.tif", labels, CLASSES.split(";"))
@@ -456,13 +568,13 @@ def test_overlay_png(tmp_path, image, labels):
 
 def test_memory_is_one_band_of_tiles_and_not_the_scene(tmp_path):
     height, width, classes = 3000, 480, 8
-    path = write_raster(tmp_path / "tall.tif", np.full((3, height, width), 90, "uint8"))
+    path = make_raster(tmp_path / "tall.tif", np.full((3, height, width), 90, "uint8"))
 
     def constant(image, names):
         return SimpleNamespace(probabilities=np.full((classes, *image.shape[:2]), 1 / classes, np.float32))
 
     # Whatever is imported and cached on first use is not what is measured.
-    write_raster(tmp_path / "small.tif", np.full((3, 80, 60), 90, "uint8"))
+    make_raster(tmp_path / "small.tif", np.full((3, 80, 60), 90, "uint8"))
     names = [f"class {k}" for k in range(classes)]
     options = {"segmenter": constant, "tile": 64, "overlap": 16, "progress": False}
     segment_scene(tmp_path / "small.tif", names, tmp_path / "m.tif", **options)
