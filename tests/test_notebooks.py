@@ -20,6 +20,7 @@ NOTEBOOKS = sorted(
 # Each value may use {out}, a folder that the test makes.
 NOTEBOOK_PARAMETERS: dict[str, dict[str, Any]] = {
     "quickstart.ipynb": {"out": "{out}/quickstart", "size": 128, "ladder_scenes": 1},
+    "lessons/01_data.ipynb": {"profile": "embedded"},
     "training/embedded_models.ipynb": {
         "out": "{out}/models",
         "scenes": 24,

@@ -194,3 +194,72 @@ def test_stages_that_cannot_be_drawn():
         plots.plot_stages({"dino": np.zeros((3, 3))}, names=["clip"])
     with pytest.raises(InputError, match="None of the stages is a map"):
         plots.plot_stages({"settings": {}, "vector": np.zeros(3)})
+
+
+def layered(**changes: object) -> SimpleNamespace:
+    rng = np.random.default_rng(0)
+    layers = {
+        "optical": rng.integers(0, 256, (31, 37, 3), dtype=np.uint8),
+        "labels": np.repeat(np.arange(3, dtype=np.uint8), [10, 10, 11])[:, None].repeat(37, axis=1),
+        "classes": CLASSES,
+        "nir": rng.integers(0, 256, (31, 37), dtype=np.uint8),
+        "swir": None,
+        "sar": rng.normal(-12, 3, (2, 31, 37)).astype(np.float32),
+        "dsm": np.linspace(200, 300, 31 * 37, dtype=np.float32).reshape(31, 37),
+        "gsd": 2.0,
+    }
+    return SimpleNamespace(**(layers | changes))
+
+
+def titles(figure: plots.Picture) -> list[str]:
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
+
+
+def test_the_layers_of_a_scene_are_drawn_with_units_metres_and_a_legend():
+    scene = layered()
+    figure = plots.plot_scene_layers(scene)
+    maps = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.get_title()}
+    drawn = ["optical: red, green, blue", "near infrared", "radar, VV", "radar, VH", "elevation of the surface"]
+    assert titles(figure) == [*drawn, "classes"], "what there is, and no more"
+    assert (maps["radar, VH"].get_array() == scene.sar[1]).all()
+    assert (maps["elevation of the surface"].get_array() == scene.dsm).all()
+    assert maps["near infrared"].get_extent() == [0, 74, 62, 0]
+    units = [axes.get_ylabel() for axes in figure.axes]
+    assert units.count("backscatter (dB)") == 2
+    assert units.count("metres") == 1
+    legend = next(axes.get_legend() for axes in figure.axes if axes.get_legend())
+    assert [text.get_text().split("  ")[0] for text in legend.get_texts()] == ["water", "forest", "buildings"]
+    assert tuple(maps["classes"].get_array()[0, 0]) == tuple(plots.class_colours(CLASSES)[0])
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_scene_of_one_sensor_is_drawn_too():
+    figure = plots.plot_scene_layers(layered(nir=None, sar=None, dsm=None))
+    assert titles(figure) == ["optical: red, green, blue", "classes"]
+
+
+@pytest.mark.parametrize("opacity", [True, False])
+def test_the_table_of_clouds(opacity: bool):
+    image = np.full((31, 37, 3), 90, np.uint8)
+    table = {
+        kind: {f"{cover:.0%}": (image + row, np.full((31, 37), cover, np.float32)) for cover in (0.2, 0.6)}
+        for row, kind in enumerate(("thin", "thick"))
+    }
+    figure = plots.plot_clouds(table, opacity=opacity)
+    assert titles(figure) == ["20%", "60%"]
+    shown = [axes for axes in figure.axes if axes.images]
+    assert len(shown) == (8 if opacity else 4)
+    rows = [axes.get_ylabel() for axes in shown if axes.get_ylabel()]
+    assert rows == (["thin", "thin: opacity", "thick", "thick: opacity"] if opacity else ["thin", "thick"])
+    assert (shown[-1 if not opacity else 5].images[0].get_array() == 91).all()
+    if opacity:
+        assert np.allclose(shown[3].images[0].get_array(), 0.6)
+        assert shown[3].images[0].get_clim() == (0, 1)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_table_of_clouds_has_the_same_columns_in_every_row():
+    cell = (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.float32))
+    for table in ({}, {"thin": {}}, {"thin": {"20%": cell}, "thick": {"60%": cell}}):
+        with pytest.raises(InputError, match="columns"):
+            plots.plot_clouds(table)
