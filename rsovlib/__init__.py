@@ -27,6 +27,7 @@ _OBJECTS = {"segment": "rsovlib.segmenters.api", "Segmentation": "rsovlib.segmen
 _SUBMODULES = frozenset(
     {
         "backbones",
+        "commands",
         "data",
         "errors",
         "experiments",
