@@ -99,13 +99,13 @@ FIRST_SCENES = {
 }
 # Their cloudy images, with the clouds of version 1.
 FIRST_SKIES = {
-    "mm-ovseg-pie-cloud": "5d2d9a8630d3afcf",
-    "mm-ovseg-ddhr-sk": "2434fb5c3bef29a7",
-    "mm-ovseg-ddhr-ch": "292deb4ff8c17193",
-    "mm-ovseg-oem-thick": "7093ac71fc989170",
-    "mm-ovseg-oem-thin": "6f1c91c33e3877d1",
-    "edc-m3m-cr": "9b0a86b8df8496a5",
-    "edc-whu-opt-sar": "f1438255f8663cf9",
+    "mm-ovseg-pie-cloud": "8c521d11af4af193",
+    "mm-ovseg-ddhr-sk": "a49e7a47b2368e61",
+    "mm-ovseg-ddhr-ch": "af61af5ea4997e58",
+    "mm-ovseg-oem-thick": "4b8235da4d1c4ddb",
+    "mm-ovseg-oem-thin": "5385318823619411",
+    "edc-m3m-cr": "4d41f19b27320c7a",
+    "edc-whu-opt-sar": "9c972c99006002e7",
 }
 
 
@@ -211,7 +211,8 @@ def test_samples_are_what_the_suite_says(name):
         for key in sample.clear:
             assert not np.array_equal(sample.clear[key], sample.images[key])
             brighter = sample.images[key].astype(int) - sample.clear[key]
-            assert brighter[:, sample.opacity > 0.5].mean() > 10
+            densest = sample.opacity >= np.quantile(sample.opacity, 0.95)  # thin clouds reach no 0.5 anywhere
+            assert brighter[:, densest].mean() > 10
             assert (brighter[:, clear_sky] <= 1).all()  # nothing, or a cloud's shadow
 
 
