@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import log, sqrt
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ MOMENTUM_CAP = 0.94
 _CAP_RISES = 10
 # Iterations at which the step is set anew from the curvature where the iterates are by then.
 _SHARPEN_FROM = 10
+# Checks come every ten iterations at first, and at most every forty.
+_USUAL_PAUSE, _FIRST_CHECKS, _LONGEST_PAUSE = 10, 4, 4
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Stopping:
         relative_gap: the gap as a share of the energy.
         gap_per_pixel: the gap in nats a pixel.
         iterations: the most iterations.
-        every: iterations between checks.
+        every: iterations between checks; None: ten, and more of them where the gap is still far from small enough.
         callback: called with every :class:`Check`.
         should_stop: asked at every check; True cancels.
     """
@@ -63,13 +65,36 @@ class Stopping:
     relative_gap: float
     gap_per_pixel: float
     iterations: int
-    every: int
+    every: int | None
     callback: Callable[[Check], object] | None
     should_stop: Callable[[], bool] | None
 
     def reached(self, check: Check) -> bool:
         """Whether one of the two gaps is small enough."""
         return check.relative_gap <= self.relative_gap or check.gap_per_pixel <= self.gap_per_pixel
+
+    def iterations_to_next_check(self, history: Sequence[Check]) -> int:
+        """How many iterations to run after the checks so far; a check costs about as much as one and a half.
+
+        The gap falls by about the same factor with each iteration, so the last two checks tell when it will be small
+        enough; half of that way is run without looking.
+        """
+        if self.every is not None:
+            return self.every
+        if len(history) < _FIRST_CHECKS:
+            return _USUAL_PAUSE
+        before, last = history[-2:]
+        speed = _log_ratio(before.gap_per_pixel, last.gap_per_pixel) / (last.iteration - before.iteration)
+        way = min(
+            _log_ratio(last.relative_gap, self.relative_gap), _log_ratio(last.gap_per_pixel, self.gap_per_pixel)
+        )
+        if not speed > 0:
+            return _USUAL_PAUSE
+        return min(max(int(way / speed / 2) // _USUAL_PAUSE, 1), _LONGEST_PAUSE) * _USUAL_PAUSE
+
+
+def _log_ratio(larger: float, smaller: float) -> float:
+    return log(max(larger, 1e-300) / max(smaller, 1e-300))
 
 
 @dataclass(frozen=True)
@@ -162,7 +187,7 @@ def ascend(engine: Engine, pixels: int, stopping: Stopping) -> Outcome:
             net.falls = 0
         if sharpen:
             sharpen_at *= 2
-        count = min(stopping.every, stopping.iterations - done)
+        count = min(stopping.iterations_to_next_check(history), stopping.iterations - done)
         thetas = np.empty(count)
         for i in range(count):
             thetas[i], t = momentum(t, done + i)

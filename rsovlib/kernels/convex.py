@@ -165,7 +165,7 @@ def solve_cscp(
     method: str = "dual",
     backend: str = "auto",
     step: str = "diagonal",
-    check_every: int = 10,
+    check_every: int | None = None,
     callback: Callable[[Check], object] | None = None,
     should_stop: Callable[[], bool] | None = None,
     threads: int | None = None,
@@ -192,7 +192,8 @@ def solve_cscp(
         backend: ``"numba"`` (CPU), ``"torch"`` (any device, batched, differentiable), ``"numpy"`` (slow reference,
             float64), or ``"auto"``: numba on a CPU, torch on other devices or where an input needs gradients.
         step: ``"diagonal"``, one step for each edge and class from local curvature, or ``"scalar"``, a / 4.
-        check_every: iterations between checks of the gap.
+        check_every: iterations between checks of the gap; None: ten, and up to forty while the gap is far from small
+            enough.
         callback: called with a :class:`Check` at every check, for plots.
         should_stop: asked at every check; True ends the solve with ``cancelled`` set.
         threads: threads of the numba back end; default: all that numba may use, at most one for each 64 rows.  The
@@ -215,7 +216,7 @@ def solve_cscp(
     if step not in STEPS:
         raise unknown_name("step", step, STEPS)
     require(tolerance >= 0, f"tolerance must not be negative, got {tolerance}.")
-    require(check_every >= 1, f"check_every must be at least 1, got {check_every}.")
+    require(check_every is None or check_every >= 1, f"check_every must be at least 1, got {check_every}.")
     require(threads is None or threads >= 1, f"threads must be at least 1, got {threads}.")
     if max_iterations is not None:
         require(max_iterations >= 0, f"max_iterations must not be negative, got {max_iterations}.")

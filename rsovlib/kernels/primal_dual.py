@@ -84,7 +84,7 @@ def run(instance: Instance, method: str, kind: torch.dtype, stopping: Stopping) 
     history: list[Check] = []
     done = 0
     while True:
-        if done % stopping.every == 0 or done >= stopping.iterations:
+        if done % (stopping.every or 10) == 0 or done >= stopping.iterations:
             energies = certify(q, DualField(x, y), instance.b, instance.bound_x, instance.bound_y, instance.a)
             current = q
             check = make_check(done, began, energies[0] - energies[1], energies[1], pixels, lambda: current)  # noqa: B023
