@@ -33,7 +33,7 @@ from benchmarks.kernels_inputs import REGIMES, SYNTHETIC, Inputs, land_cover, ma
 from benchmarks.kernels_triad import Triad
 from rsovlib.files import write_beside
 from rsovlib.kernels import diffuse, felzenszwalb_superpixels, knn_transition, solve_cscp
-from rsovlib.kernels._ascent import Check, momentum
+from rsovlib.kernels._ascent import Check
 from rsovlib.kernels._engines import NumbaEngine
 from rsovlib.kernels._problem import make_problem
 
@@ -269,8 +269,8 @@ def _published_iteration(inputs: Inputs) -> float:
 # ---- bandwidth -----------------------------------------------------------------------------------------------------
 
 # What a sweep reads and writes of an engine's arrays; where it reads what it writes, no write-allocate comes on top.
-READ = ("base", "reach", "yx", "yy", "dx", "dy", "bound_x", "bound_y")
-WRITTEN = ("yx", "yy", "dx", "dy")
+READ = ("base", "reach", "yx", "yy", "zx", "zy", "bound_x", "bound_y")
+WRITTEN = ("yx", "yy", "zx", "zy")
 
 
 def bytes_per_iteration(engine: NumbaEngine) -> int:
@@ -293,18 +293,18 @@ def _bandwidth(size: int, classes: int, length: int) -> list[Row]:
     problem = make_problem(*inputs.arrays, 1.0, 0.2, 0.1)
     triad = Triad(length)
     iterations = max(3, min(50, int(3e8 / (classes * size * size))))
-    thetas = np.array([momentum(20.0, i)[0] for i in range(iterations)])
+    thetas = np.full(iterations, 0.9)
     rows: list[Row] = []
     for threads in thread_counts():
         created: list[NumbaEngine] = []
         setup = seconds(lambda: created.append(NumbaEngine(problem, np.float32, "diagonal", threads, None)))  # noqa: B023
         engine = created[0]
-        engine.iterate(thetas[:1])  # compiles
+        engine.iterate(np.zeros(1), thetas[0])  # compiles
         triad.run(threads)
         times, shares, rates = [], [], []
         moved = bytes_per_iteration(engine) * iterations
         for _ in range(5):
-            times.append(seconds(partial(engine.iterate, thetas)))
+            times.append(seconds(partial(engine.iterate, thetas, thetas[0])))
             rates.append(triad.bytes_per_second(threads))
             shares.append(moved / times[-1] / rates[-1])
         rows.append(

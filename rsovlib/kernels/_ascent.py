@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import log, sqrt
+from math import ceil, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ MOMENTUM_CAP = 0.94
 _CAP_RISES = 10
 # Iterations at which the step is set anew from the curvature where the iterates are by then.
 _SHARPEN_FROM = 10
-# Checks come every ten iterations at first, and at most every forty.
-_USUAL_PAUSE, _FIRST_CHECKS, _LONGEST_PAUSE = 10, 4, 4
+# Iterations between checks: ten at first, then as many as the gap's fall foretells, within limits.
+_USUAL_PAUSE, _FIRST_CHECKS = 10, 4
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 5, 40
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Stopping:
         """How many iterations to run after the checks so far; a check costs about as much as one and a half.
 
         The gap falls by about the same factor with each iteration, so the last two checks tell when it will be small
-        enough; half of that way is run without looking.
+        enough.  Far from there, half of that way is run without looking.
         """
         if self.every is not None:
             return self.every
@@ -85,12 +86,13 @@ class Stopping:
             return _USUAL_PAUSE
         before, last = history[-2:]
         speed = _log_ratio(before.gap_per_pixel, last.gap_per_pixel) / (last.iteration - before.iteration)
-        way = min(
-            _log_ratio(last.relative_gap, self.relative_gap), _log_ratio(last.gap_per_pixel, self.gap_per_pixel)
-        )
+        way = min(_log_ratio(last.relative_gap, self.relative_gap), _log_ratio(last.gap_per_pixel, self.gap_per_pixel))
         if not speed > 0:
             return _USUAL_PAUSE
-        return min(max(int(way / speed / 2) // _USUAL_PAUSE, 1), _LONGEST_PAUSE) * _USUAL_PAUSE
+        left = way / speed
+        if left > 2 * _USUAL_PAUSE:
+            left = min(left / 2, _LONGEST_PAUSE)
+        return max(_SHORTEST_PAUSE, ceil(left / _SHORTEST_PAUSE) * _SHORTEST_PAUSE)
 
 
 def _log_ratio(larger: float, smaller: float) -> float:
@@ -191,5 +193,5 @@ def ascend(engine: Engine, pixels: int, stopping: Stopping) -> Outcome:
         thetas = np.empty(count)
         for i in range(count):
             thetas[i], t = momentum(t, done + i)
-        engine.iterate(thetas)
         done += count
+        engine.iterate(thetas, momentum(t, done)[0])

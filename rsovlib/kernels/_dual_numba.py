@@ -1,11 +1,11 @@
 """The fused CPU sweep of the dual solver: one pass over memory an iteration, exact and simultaneous.
 
 Layout (H, K, W): the rows of one class are contiguous in x, so the vector lanes run over pixels whatever K is.
-State: `yx`, `yy` the dual of the edges to the right and below (last column, last row: 0), `dx`, `dy` their last
-change, `base` = softmax(b / a), `reach` = a / (8 A), the pixel's share of the diagonal step.
+State: `yx`, `yy` the dual of the edges to the right and below (last column, last row: 0), `zx`, `zy` the points that the
+next iteration starts from, already extrapolated and clipped, `base` = softmax(b / a), `reach` = a / (8 A), the pixel's share of the diagonal step.
 
-A sweep goes down the rows.  Row i needs the extrapolated duals z of its own edges and of the vertical edges above
-it; from them follow Q_i and the new duals of row i and of the edges between i-1 and i.  Q_{i+1} reads only edges
+A sweep goes down the rows.  Row i needs z of its own edges and of the vertical edges above it; from them follow Q_i and
+the new duals of row i and of the edges between i-1 and i.  Q_{i+1} reads only edges
 that are still old, so the update is a true Jacobi step, in place, and Q never goes to memory.
 
 Several iterations share one pass over memory, the next following the last a row behind, as the sweep would otherwise
@@ -30,15 +30,6 @@ from rsovlib.kernels._curvature import LEAST_CURVATURE, LOCAL_GAIN, LOCAL_SHIFT
 
 # No "nnan"/"ninf": a NaN must stay visible to the gap check.  Contraction and reassociation are enough to vectorise.
 _FAST = {"contract", "nsz", "arcp", "reassoc"}
-
-
-@nb.njit(fastmath=_FAST, cache=True, nogil=True)
-def _extrapolate(z, y, d, theta, bound):
-    for x in range(z.size):
-        v = y[x] + theta * d[x]
-        b = bound[x]
-        v = v if v < b else b
-        z[x] = v if v > -b else -b
 
 
 @nb.njit(fastmath=_FAST, cache=True, nogil=True)
@@ -111,32 +102,27 @@ def _increase(step, q0, q1, r0, r1):
 
 
 @nb.njit(fastmath=_FAST, cache=True, nogil=True)
-def _add_clip(step, z, bound):
+def _commit(step, y, z, bound, theta):
+    """y <- clip(z + step), and z <- clip(y + theta times y's change) for the next iteration."""
     for x in range(step.size):
-        v = z[x] + step[x]
         b = bound[x]
+        v = z[x] + step[x]
         v = v if v < b else b
-        step[x] = v if v > -b else -b
+        v = v if v > -b else -b
+        w = v + theta * (v - y[x])
+        w = w if w < b else b
+        y[x] = v
+        z[x] = w if w > -b else -b
 
 
 @nb.njit(fastmath=_FAST, cache=True, nogil=True)
-def _commit(new, y, d):
-    for x in range(new.size):
-        old = y[x]
-        fresh = new[x]
-        d[x] = fresh - old
-        y[x] = fresh
-
-
-@nb.njit(fastmath=_FAST, cache=True, nogil=True)
-def _ascend(y, d, z, q0, q1, r0, r1, bound, step):
+def _ascend(y, z, q0, q1, r0, r1, bound, theta, step):
     _increase(step, q0, q1, r0, r1)
-    _add_clip(step, z, bound)
-    _commit(step, y, d)
+    _commit(step, y, z, bound, theta)
 
 
 @nb.njit(cache=True, nogil=True)
-def _copy_halo(c, chunks, depth, yx, yy, dx, dy, halo):
+def _copy_halo(c, chunks, depth, yx, yy, zx, zy, halo):
     """Keep the `depth` rows above and below chunk c as they are before its neighbours move them."""
     height = yx.shape[0]
     first, last = (c * height) // chunks, ((c + 1) * height) // chunks - 1
@@ -145,8 +131,8 @@ def _copy_halo(c, chunks, depth, yx, yy, dx, dy, halo):
             if 0 <= i < height:
                 halo[c, slot, 0] = yx[i]
                 halo[c, slot, 1] = yy[i]
-                halo[c, slot, 2] = dx[i]
-                halo[c, slot, 3] = dy[i]
+                halo[c, slot, 2] = zx[i]
+                halo[c, slot, 3] = zy[i]
 
 
 @nb.njit(cache=True, nogil=True)
@@ -160,7 +146,7 @@ def _row(i, first, last, depth, part, field, halo):
 
 
 @nb.njit(fastmath=_FAST, cache=True, nogil=True)
-def _advance_chunk(c, chunks, thetas, base, reach, yx, yy, dx, dy, bx, by, inverse, short, coef, halos):
+def _advance_chunk(c, chunks, thetas, base, reach, yx, yy, zx, zy, bx, by, inverse, short, coef, halos):
     """len(thetas) iterations on the rows of chunk c, all in one pass over memory.
 
     Iteration t is at row i when iteration t + 1 is at row i - 1, so a row is still in the cache when the next iteration
@@ -173,9 +159,8 @@ def _advance_chunk(c, chunks, thetas, base, reach, yx, yy, dx, dy, bx, by, inver
     first, last = (c * height) // chunks, ((c + 1) * height) // chunks - 1
     halo = halos[c]
     kind = base.dtype
-    z_down = np.zeros((depth, 2, classes, width), kind)  # of each iteration's last two rows
-    qs = np.empty((depth, 2, classes, width), kind)
-    zx = np.empty((classes, width), kind)
+    qs = np.empty((depth, 2, classes, width), kind)  # of each iteration's last two rows
+    nothing = np.zeros((classes, width), kind)
     total, top, step = np.empty(width, kind), np.empty(width, kind), np.empty(width, kind)
     n = width - 1
     for front in range(max(0, first - depth + 1), min(height - 1, last + depth) + depth):
@@ -185,53 +170,46 @@ def _advance_chunk(c, chunks, thetas, base, reach, yx, yy, dx, dy, bx, by, inver
             if i < begin or i > min(height - 1, last + depth - t):
                 continue
             theta = thetas[t]
-            below, above, q, q_above = z_down[t, i % 2], z_down[t, (i + 1) % 2], qs[t, i % 2], qs[t, (i + 1) % 2]
-            y_right, d_right = _row(i, first, last, depth, 0, yx, halo), _row(i, first, last, depth, 2, dx, halo)
-            y_down, d_down = _row(i, first, last, depth, 1, yy, halo), _row(i, first, last, depth, 3, dy, halo)
-            if i == begin and i > 0:
-                y_up, d_up = _row(i - 1, first, last, depth, 1, yy, halo), _row(i - 1, first, last, depth, 3, dy, halo)
-                for k in range(classes):
-                    _extrapolate(above[k], y_up[k], d_up[k], theta, by[i - 1])
-            for k in range(classes):
-                _extrapolate(zx[k], y_right[k], d_right[k], theta, bx[i])
-                _extrapolate(below[k], y_down[k], d_down[k], theta, by[i])
-            _softmax_row(q, total, top, base[i], zx, below, above, inverse, short, coef)
+            q, q_above = qs[t, i % 2], qs[t, (i + 1) % 2]
+            z_right, z_down = _row(i, first, last, depth, 2, zx, halo), _row(i, first, last, depth, 3, zy, halo)
+            z_up = _row(i - 1, first, last, depth, 3, zy, halo) if i > 0 else nothing
+            _softmax_row(q, total, top, base[i], z_right, z_down, z_up, inverse, short, coef)
             _normalise(q, total, coef[6], top)
+            y_right = _row(i, first, last, depth, 0, yx, halo)
             for k in range(classes):
-                r = reach[i, k]
-                _ascend(
-                    y_right[k, :n], d_right[k, :n], zx[k, :n], q[k, :n], q[k, 1:], r[:n], r[1:], bx[i, :n], step[:n]
-                )
+                r, now, right = reach[i, k], q[k, :n], q[k, 1:]
+                _ascend(y_right[k, :n], z_right[k, :n], now, right, r[:n], r[1:], bx[i, :n], theta, step[:n])
             if i > begin:
-                y_up, d_up = _row(i - 1, first, last, depth, 1, yy, halo), _row(i - 1, first, last, depth, 3, dy, halo)
+                y_up = _row(i - 1, first, last, depth, 1, yy, halo)
                 for k in range(classes):
-                    _ascend(y_up[k], d_up[k], above[k], q_above[k], q[k], reach[i - 1, k], reach[i, k], by[i - 1], step)
+                    r, r_above = reach[i, k], reach[i - 1, k]
+                    _ascend(y_up[k], z_up[k], q_above[k], q[k], r_above, r, by[i - 1], theta, step)
 
 
 @nb.njit(cache=True, nogil=True)
 def iterate_serial(
-    thetas, depth, chunks, base, reach, yx, yy, dx, dy, bx, by, inverse, short, coef, halos
+    thetas, depth, chunks, base, reach, yx, yy, zx, zy, bx, by, inverse, short, coef, halos
 ):  # pragma: no cover
     """len(thetas) iterations on one thread, `depth` of them in each pass over memory."""
     for begin in range(0, thetas.size, depth):
         some = thetas[begin : begin + depth]
         for c in range(chunks):
-            _copy_halo(c, chunks, some.size, yx, yy, dx, dy, halos)
+            _copy_halo(c, chunks, some.size, yx, yy, zx, zy, halos)
         for c in range(chunks):
-            _advance_chunk(c, chunks, some, base, reach, yx, yy, dx, dy, bx, by, inverse, short, coef, halos)
+            _advance_chunk(c, chunks, some, base, reach, yx, yy, zx, zy, bx, by, inverse, short, coef, halos)
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
 def iterate_parallel(
-    thetas, depth, chunks, base, reach, yx, yy, dx, dy, bx, by, inverse, short, coef, halos
+    thetas, depth, chunks, base, reach, yx, yy, zx, zy, bx, by, inverse, short, coef, halos
 ):  # pragma: no cover
     """len(thetas) iterations, one chunk a thread; the end of each parallel loop is the barrier."""
     for g in range((thetas.size + depth - 1) // depth):
         some = thetas[g * depth : (g + 1) * depth]
         for c in nb.prange(chunks):
-            _copy_halo(c, chunks, some.size, yx, yy, dx, dy, halos)
+            _copy_halo(c, chunks, some.size, yx, yy, zx, zy, halos)
         for c in nb.prange(chunks):
-            _advance_chunk(c, chunks, some, base, reach, yx, yy, dx, dy, bx, by, inverse, short, coef, halos)
+            _advance_chunk(c, chunks, some, base, reach, yx, yy, zx, zy, bx, by, inverse, short, coef, halos)
 
 
 @nb.njit(fastmath=_FAST, cache=True, nogil=True)

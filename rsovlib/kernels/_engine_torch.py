@@ -137,7 +137,7 @@ class TorchEngine:
         first = self.lambda_clip * log_probability(p_clip, self.floor)
         return first + self.lambda_dino * log_probability(p_dino, self.floor)
 
-    def iterate(self, thetas: np.ndarray[Any, Any]) -> None:
+    def iterate(self, thetas: np.ndarray[Any, Any], following: float = 0.0) -> None:
         """See :class:`rsovlib.kernels._engines.Engine`."""
         # Momentum as a tensor: as a Python number every new value would be compiled anew.
         for theta in torch.as_tensor(thetas, dtype=self.x.dtype, device=self.x.device):

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rsovlib.kernels._arrays import require
 from rsovlib.kernels._curvature import LOCAL_GAIN, LOCAL_SHIFT, curvature, logit_shift
 from rsovlib.kernels._problem import DualField, Problem, adjoint_rows
 
@@ -25,8 +26,11 @@ _PARALLEL_REGION = threading.Lock()
 class Engine(Protocol):
     """What the driver needs of a back end."""
 
-    def iterate(self, thetas: np.ndarray[Any, Any]) -> None:
-        """Run one accelerated step for each momentum in ``thetas``."""
+    def iterate(self, thetas: np.ndarray[Any, Any], following: float = 0.0) -> None:
+        """Run one accelerated step for each momentum in ``thetas``.
+
+        ``following`` is the momentum that the first step of the next call will have, unless that restarts with 0.
+        """
 
     def evaluate(self, sharpen: bool = False) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """The duality gap at y and d(y), (B,) each, in float64.
@@ -62,10 +66,12 @@ class NumbaEngine:
         self.bound_x[:, :-1] = problem.bound_x
         self.bound_y = np.zeros((height, width), kind)
         self.bound_y[:-1] = problem.bound_y
-        self.yx, self.yy, self.dx, self.dy = (np.zeros((height, classes, width), kind) for _ in range(4))
+        self.yx, self.yy, self.zx, self.zy = (np.zeros((height, classes, width), kind) for _ in range(4))
+        self.foreseen = 0.0
         if start is not None:
             self.yx[:, :, :-1] = np.clip(start.x.transpose(1, 0, 2), *_box(problem.bound_x[:, None]))
             self.yy[:-1] = np.clip(start.y.transpose(1, 0, 2), *_box(problem.bound_y[:, None]))
+            self.zx[:], self.zy[:] = self.yx, self.yy
         from rsovlib.kernels import _dual_numba
 
         self.kernels = _dual_numba
@@ -106,11 +112,16 @@ class NumbaEngine:
         else:
             self.reach[top:bottom] = share * self.problem.a / 4
 
-    def iterate(self, thetas: np.ndarray[Any, Any]) -> None:
+    def iterate(self, thetas: np.ndarray[Any, Any], following: float = 0.0) -> None:
         """See :class:`Engine`."""
-        state = (self.base, self.reach, self.yx, self.yy, self.dx, self.dy, self.bound_x, self.bound_y)
+        if thetas[0] != self.foreseen:
+            require(thetas[0] == 0, f"The next momentum is {self.foreseen} as foreseen, or 0, not {thetas[0]}.")
+            self.zx[:], self.zy[:] = self.yx, self.yy
+        self.foreseen = following
+        state = (self.base, self.reach, self.yx, self.yy, self.zx, self.zy, self.bound_x, self.bound_y)
         rest = (self.inverse, self.short, self.coefficients, self.halos)
-        self._run("iterate", thetas.astype(self.kind), self.depth, self.chunks, *state, *rest)
+        after = np.append(thetas[1:], following).astype(self.kind)
+        self._run("iterate", after, self.depth, self.chunks, *state, *rest)
 
     def evaluate(self, sharpen: bool = False) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """See :class:`Engine`."""
@@ -148,7 +159,7 @@ class NumbaEngine:
     def result(self) -> tuple[np.ndarray[Any, Any], DualField]:
         """See :class:`Engine`."""
         nothing = np.zeros((0, 0, 0), self.kind)
-        self.dx = self.dy = nothing  # make room for the results
+        self.zx = self.zy = nothing  # make room for the results
         return self.primal(), self.field()
 
     def primal(self) -> np.ndarray[Any, Any]:
@@ -197,7 +208,7 @@ class NumpyEngine:
     def _primal(self, field: DualField) -> np.ndarray[Any, Any]:
         return _softmax((self.b - adjoint_rows(field, 0, self.problem.shape[1])) / self.problem.a)
 
-    def iterate(self, thetas: np.ndarray[Any, Any]) -> None:
+    def iterate(self, thetas: np.ndarray[Any, Any], following: float = 0.0) -> None:
         """See :class:`Engine`."""
         for theta in thetas:
             z = self._project(self.x + theta * self.change_x, self.y + theta * self.change_y)

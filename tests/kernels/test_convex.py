@@ -128,7 +128,7 @@ def test_how_many_iterations_go_over_memory_together_changes_no_bit(make_case, h
         engine.depth = depth
         engine.split(min(chunks, height))
         engine.iterate(np.linspace(0, 0.9, 11))
-        states.append((engine.yx, engine.yy, engine.dx, engine.dy))
+        states.append((engine.yx, engine.yy, engine.zx, engine.zy))
     for state in states[1:]:
         for array, reference in zip(state, states[0], strict=True):
             np.testing.assert_array_equal(array, reference)
@@ -224,7 +224,7 @@ class _Falling:
     def __init__(self, falls: set[int]) -> None:
         self.falls, self.checks, self.calls, self.thetas = falls, 0, [], []
 
-    def iterate(self, thetas):
+    def iterate(self, thetas, following):
         self.thetas.append(thetas)
 
     def evaluate(self, sharpen):
