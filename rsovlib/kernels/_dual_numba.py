@@ -1,8 +1,9 @@
 """The fused CPU sweep of the dual solver: one pass over memory an iteration, exact and simultaneous.
 
 Layout (H, K, W): the rows of one class are contiguous in x, so the vector lanes run over pixels whatever K is.
-State: `yx`, `yy` the dual of the edges to the right and below (last column, last row: 0), `zx`, `zy` the points that the
-next iteration starts from, already extrapolated and clipped, `base` = softmax(b / a), `reach` = a / (8 A), the pixel's share of the diagonal step.
+State: `yx`, `yy` the dual of the edges to the right and below (last column, last row: 0); `zx`, `zy` the points that
+the next iteration starts from, already extrapolated and clipped; `base` = softmax(b / a); `reach` = a / (8 A), the
+pixel's share of the diagonal step.
 
 A sweep goes down the rows.  Row i needs z of its own edges and of the vertical edges above it; from them follow Q_i and
 the new duals of row i and of the edges between i-1 and i.  Q_{i+1} reads only edges
