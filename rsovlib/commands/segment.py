@@ -15,7 +15,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "segment",
         help="segment an image by class names and write a georeferenced class map",
-        description="Segment a raster of any size by class names. Nothing is written unless everything succeeded.",
+        description="Segment a raster of any size by class names. Nothing is written unless everything succeeded; "
+        "finished tiles are kept in MAP.tif.partial, and the same command goes on with them after any interruption.",
         epilog='Example: rsovlib segment scene.tif --classes "water, river; forest, trees; buildings" --out map.tif',
     )
     parser.add_argument(
@@ -33,6 +34,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     more.add_argument("--png", metavar="FILE.png", help="picture of the map over the image, with a legend")
     more.add_argument("--vector", metavar="FILE", help="polygons: .gpkg, .geojson, .parquet or .fgb")
     more.add_argument("--probabilities", metavar="FILE.tif", help="probabilities, one band a class")
+
+    more.add_argument("--areas", metavar="FILE.csv", help="pixels, share and hectares of each class")
+    more.add_argument("--cog", action="store_true", help="write maps as cloud-optimised GeoTIFFs")
 
     how = parser.add_argument_group("method")
     how.add_argument("--method", default="sdci", help="segmentation method (default: %(default)s)")
@@ -69,6 +73,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     image.add_argument(
         "--overlap", type=int, metavar="PIXELS", help="shared by neighbouring tiles (default: the method's own)"
     )
+    image.add_argument(
+        "--statistics",
+        default="scene",
+        choices=("scene", "tile"),
+        help="scene: stretch and level the scores of all tiles alike, so that no squares appear; tile: each tile by "
+        "itself, as the papers do (default: %(default)s)",
+    )
+
+    who = parser.add_argument_group("who computes")
+    who.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: %(default)s)")
+    who.add_argument("--scheduler", metavar="tcp://...", help="instead: the workers of a Dask cluster")
+    who.add_argument("--threads", type=int, metavar="N", help="of each worker (default: cores / workers)")
+    who.add_argument(
+        "--no-resume", action="store_true", help="forget the tiles that an interrupted run of this command finished"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     parser.set_defaults(command=run)
 
@@ -95,6 +114,13 @@ def run(options: argparse.Namespace) -> int:
         png=options.png,
         vector=options.vector,
         probabilities=options.probabilities,
+        areas=options.areas,
+        cog=options.cog,
+        workers=options.workers,
+        scheduler=options.scheduler,
+        threads=options.threads,
+        statistics=options.statistics,
+        resume=not options.no_resume,
         **{**models, **dict(options.set)},
     )
     if not options.quiet:
@@ -121,6 +147,8 @@ def _print_report(report: SceneReport) -> None:
     print(f"bands {bands} as red, green, blue ({facts['band_rule']}); brightness: {facts['stretch']}")
     if report.nodata_pixels:
         print(f"{report.nodata_pixels} pixels have no data in the image and none in the map")
-    print(f"{report.tiles} tiles in {report.seconds:.1f} s, of which {report.segmenter_seconds:.1f} s in the segmenter")
+    print(f"{report.tiles} tiles in {report.seconds:.1f} s; {report.segmenter_seconds:.1f} s in the segmenter")
+    if report.resumed:
+        print(f"{report.resumed} pieces were finished by an earlier run and not computed again")
     for kind, path in {"map": report.out, **report.files}.items():
         print(f"{kind}: {path}")

@@ -1,8 +1,10 @@
 """A whole scene in, a georeferenced class map out, in memory that does not grow with the scene's length.
 
-The scene is read tile by tile (:mod:`rsovlib.data.reader`), each tile is segmented, the probabilities are blended over
-the overlaps (:mod:`rsovlib.data.tiling`), and finished rows go to the file at once (:mod:`rsovlib.data.classmap`).
-At most one band of tile rows is held: K x tile x W values.
+The scene is read tile by tile (:mod:`rsovlib.data.reader`), here or by workers (:mod:`rsovlib.data.tile_crews`); each
+tile is segmented (:mod:`rsovlib.data.tile_work`), kept on disk until it is no longer needed
+(:mod:`rsovlib.data.tilestore`), blended over the overlaps into finished rows (:mod:`rsovlib.data.scene_run`), and those
+are written at the end by one writer (:mod:`rsovlib.data.classmap`). At most one band of tile rows is held:
+K x tile x W values.
 
 This module is also the front door to all that reads and writes rasters: :func:`open_scene` (colours),
 :func:`open_bands` and :func:`read_raster` (values as they are), :func:`open_pair` (optical and radar on one grid),
@@ -11,21 +13,23 @@ This module is also the front door to all that reads and writes rasters: :func:`
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.windows import Window
 
-from rsovlib.data.areas import pixel_areas
+from rsovlib.data import tile_crews
+from rsovlib.data.areas import PixelAreas, pixel_areas
 from rsovlib.data.classes import ClassPrompt, parse_classes
 from rsovlib.data.classmap import (
     NODATA,
@@ -42,11 +46,14 @@ from rsovlib.data.memory import available_memory, in_words
 from rsovlib.data.outputs import check_output
 from rsovlib.data.pair import ScenePair, open_pair
 from rsovlib.data.reader import SceneRaster, StretchRule, open_scene
+from rsovlib.data.scene_run import SceneRun, TileOrder, disk_needed
 from rsovlib.data.source import BandReader, Bands, open_bands, read_raster
 from rsovlib.data.stretch import PERCENTILES
-from rsovlib.data.tiling import BandAccumulator, Tile, TileGrid, check_tiling, tile_grid
+from rsovlib.data.tile_work import Job, Segmenter
+from rsovlib.data.tilestore import code_digest, file_facts, open_store, run_key
+from rsovlib.data.tiling import BandAccumulator, TileGrid, check_tiling, tile_grid
 from rsovlib.data.vector import VECTOR_SUFFIXES, polygonize, write_polygons
-from rsovlib.errors import InputError, OutputError, RasterError, ResourceError, RsovError
+from rsovlib.errors import InputError, OutputError, RasterError, ResourceError, RsovError, unknown_name
 from rsovlib.files import write_beside
 
 if TYPE_CHECKING:
@@ -82,22 +89,7 @@ _PICTURE_SIDE = 2048
 """Longest side of the overlay picture in pixels; larger scenes are shown reduced."""
 
 
-class _HasProbabilities(Protocol):
-    @property
-    def probabilities(self) -> Any: ...  # (K, H, W), an array or a tensor
-
-
-class Segmenter(Protocol):
-    """What :func:`segment_scene` needs: (image uint8 (H, W, 3), classes) -> something with .probabilities (K, H, W).
-
-    More is used where a segmenter has it: ``memory_needed(height, width, classes) -> int`` (bytes that one call takes
-    at most), ``device`` (a ``torch.device``: where it takes them), ``tiling`` (the tile and overlap that suit it) and
-    ``settings() -> dict`` (plain values, kept in the map's tags).
-    """
-
-    def __call__(self, image: NDArray[np.uint8], classes: list[str], /) -> _HasProbabilities:
-        """Segment one image."""
-        ...
+StatisticsRule = Literal["scene", "tile"]
 
 
 @dataclass(frozen=True)
@@ -112,10 +104,12 @@ class SceneReport:
         nodata_pixels: pixels that the image has no data for.
         tiles: tiles that were segmented.
         empty_tiles: tiles without any data, which were left out.
+        resumed: tasks (a tile, or each of its two passes) that an interrupted run had finished, and this one took over.
         seconds: wall time of the whole call, reading and writing included.
-        segmenter_seconds: the part of it that the segmenter took.
+        segmenter_seconds: wall time inside the segmenter, of all workers together.
+        cpu_seconds: processor time of the tiles, of all workers and their threads together.
         settings: everything that the map depends on, as in its tags.
-        files: further files that were written, by kind: png, vector, probabilities.
+        files: further files that were written, by kind: png, vector, probabilities, areas.
     """
 
     out: Path
@@ -125,8 +119,10 @@ class SceneReport:
     nodata_pixels: int
     tiles: int
     empty_tiles: int
+    resumed: int
     seconds: float
     segmenter_seconds: float
+    cpu_seconds: float
     settings: dict[str, Any]
     files: dict[str, Path] = field(default_factory=dict)
 
@@ -159,13 +155,22 @@ def segment_scene(
     png: str | os.PathLike[str] | None = None,
     vector: str | os.PathLike[str] | None = None,
     probabilities: str | os.PathLike[str] | None = None,
+    areas: str | os.PathLike[str] | None = None,
     cog: bool = False,
+    workers: int = 1,
+    scheduler: str | None = None,
+    threads: int | None = None,
+    statistics: StatisticsRule = "scene",
+    resume: bool = True,
+    tile_order: TileOrder = "rows",
     **options: Any,
 ) -> SceneReport:
     """Segment a whole raster by class names and write a georeferenced class map.
 
     All files appear together when everything has succeeded; on any error, or Ctrl-C, none is written and older ones
-    of the same names stay as they were.
+    of the same names stay as they were. Finished tiles are kept in ``<out>.partial``, and the same call goes on with
+    them after any interruption, SIGKILL included; it is removed when all is done. The files do not depend on
+    interruptions, nor on who computed which tile when.
 
     Args:
         path: raster of any size with at least three bands.
@@ -186,7 +191,22 @@ def segment_scene(
         png: also write a picture of the map over the image, with a legend (at most 2048 pixels a side).
         vector: also write polygons (.gpkg, .geojson, .parquet or .fgb); this holds the label map in memory.
         probabilities: also write the blended probabilities, a float32 GeoTIFF with one band a class, NaN where nodata.
+        areas: also write the table of :meth:`SceneReport.table` as CSV: pixels, share and hectares of each class.
         cog: write the class map and the probabilities as cloud-optimised GeoTIFFs.
+        workers: number of processes. 1 computes in this one. (A plain script that asks for more must keep its own
+            work under ``if __name__ == "__main__":``, as always with processes.)
+        scheduler: instead: address of a Dask scheduler, such as ``tcp://127.0.0.1:8786``; its workers must reach the
+            scene under the same path.
+        threads: of each worker; by default this machine's cores are shared out among its processes, and Dask workers
+            decide for themselves.
+        statistics: for methods that reshape their maps by the smallest and largest values of an image (SDCI does):
+            ``"scene"`` takes those of the whole scene and levels neighbouring tiles, in two passes, so that no squares
+            appear; ``"tile"`` takes each tile for an image of its own, as the papers do. A scene of one tile is the
+            same either way.
+        resume: go on with what an interrupted run left; False forgets it first. Nothing is kept for a segmenter of
+            your own without ``settings()``, because nobody could tell whether it is still the same.
+        tile_order: in which tiles are computed: ``"rows"``, ``"reversed"`` or ``"shuffled"``. The files do not depend
+            on it; all but ``"rows"`` need disk space for all tiles at once.
         **options: further options of the method.
 
     Returns:
@@ -203,7 +223,9 @@ def segment_scene(
     prompts = parse_classes(classes)
     if tile is not None:
         check_tiling(tile, tile // 4 if overlap is None else overlap)
-    outputs = _Outputs.checked(path, out, {"png": png, "vector": vector, "probabilities": probabilities})
+    extra = {"png": png, "vector": vector, "probabilities": probabilities, "areas": areas}
+    outputs = _Outputs.checked(path, out, extra)
+    _check_how(workers, scheduler, threads, statistics)
     if segmenter is not None and options:
         raise InputError(f"With a segmenter of your own, {', '.join(sorted(options))} would have no effect; leave out.")
     with (
@@ -217,36 +239,73 @@ def segment_scene(
             )
         scene.require_data()
         origin = {"method": method, "profile": profile, "options": {key: str(value) for key, value in options.items()}}
+        make: Any = functools.partial(_make_segmenter, method, profile=profile, device=device, **options)
         if segmenter is None:
-            segmenter = _make_segmenter(method, profile=profile, device=device, **options)
+            segmenter = make()
         else:
             origin = {"method": getattr(segmenter, "__name__", type(segmenter).__name__)}
+            make = functools.partial(_given, segmenter)
         tile, overlap = _tiling(segmenter, tile, overlap)
         grid = tile_grid(scene.height, scene.width, tile, overlap)
-        _check_memory(segmenter, scene, tile, overlap, len(prompts), with_polygons=vector is not None)
+        at_once = 1 if scheduler is not None else workers
+        _check_memory(segmenter, scene, tile, overlap, len(prompts), at_once, with_polygons=vector is not None)
+        gather = _gatherer(segmenter) if statistics == "scene" and len(grid) > 1 else None
         settings = _settings(scene, segmenter, origin, tile, overlap)
+        settings["statistics"] = {"rule": "tile" if gather is None else "scene"}
         colours = class_colours(prompts)
-        with outputs.temporary(prompts, colours) as files:
-            run = _SceneRun(scene, grid, prompts, segmenter, confidence=vector is not None, progress=progress, cog=cog)
-            run.write(files.out, files.extra.get("probabilities"), colours, settings)
-            if "png" in files.extra:
-                _write_picture(files.extra["png"], files.out, scene, prompts)
-            if "vector" in files.extra:
-                _write_vector(files.extra["vector"], files.out, prompts, run.confidence)
-    names = [prompt.name for prompt in prompts]
-    return SceneReport(
-        out=outputs.out,
-        classes=names,
-        pixels=dict(zip(names, (int(count) for count in run.pixels), strict=True)),
-        hectares=None if run.area is None else dict(zip(names, (float(m2) / 1e4 for m2 in run.area), strict=True)),
-        nodata_pixels=scene.height * scene.width - int(run.pixels.sum()),
-        tiles=run.tiles,
-        empty_tiles=len(grid) - run.tiles,
-        seconds=time.perf_counter() - started,
-        segmenter_seconds=run.segmenter_seconds,
-        settings=settings,
-        files=outputs.extra,
-    )
+        words = tuple(str(prompt) for prompt in prompts)
+        key = _key(scene, segmenter, settings, words, keeps_probabilities=probabilities is not None)
+        # Found once and sent along: no worker reads the whole scene again for its brightness.
+        job = Job(
+            name=key or run_key(settings),
+            path=str(Path(path).absolute()) if Path(path).exists() else os.fspath(path),
+            bands=scene.bands,
+            stretch=scene.stretch,
+            classes=words,
+            make=make,
+            texts=_texts(segmenter, words),
+            threads=threads if workers == 1 or threads is not None else max(1, (os.cpu_count() or 1) // workers),
+        )
+        with open_store(outputs.out, key, resume=resume) as store:
+            _check_disk(store.folder, grid, len(prompts), two_pass=gather is not None, probabilities=probabilities)
+            run = SceneRun(grid, len(prompts), store, probabilities is not None, gather, tile_order)
+            with ExitStack() as stack:
+                if scheduler is not None:
+                    crew = stack.enter_context(tile_crews.cluster(job, scheduler))
+                elif workers > 1:
+                    crew = stack.enter_context(tile_crews.processes(job, workers))
+                else:
+                    crew = stack.enter_context(tile_crews.alone(job, segmenter))
+                del segmenter, make  # workers have models of their own
+                run.compute(crew, progress=progress)
+            if run.constants is not None:
+                settings["statistics"] |= run.constants
+            with outputs.temporary(prompts, colours) as files:
+                maps = _Maps(scene, prompts, files, keep_confidence=vector is not None, cog=cog)
+                maps.write(run, colours, settings)
+                names = [prompt.name for prompt in prompts]
+                report = SceneReport(
+                    out=outputs.out,
+                    classes=names,
+                    pixels=dict(zip(names, maps.pixels.tolist(), strict=True)),
+                    hectares=maps.hectares(),
+                    nodata_pixels=scene.height * scene.width - int(maps.pixels.sum()),
+                    tiles=run.tiles,
+                    empty_tiles=len(grid) - run.tiles,
+                    resumed=run.kept,
+                    seconds=time.perf_counter() - started,
+                    segmenter_seconds=run.segmenter_seconds,
+                    cpu_seconds=run.cpu_seconds,
+                    settings=settings,
+                    files=outputs.extra,
+                )
+                if "png" in files.extra:
+                    _write_picture(files.extra["png"], files.out, scene, prompts)
+                if "vector" in files.extra:
+                    _write_vector(files.extra["vector"], files.out, prompts, maps.confidence)
+                if "areas" in files.extra:
+                    _write_areas(files.extra["areas"], report)
+    return report
 
 
 def write_overlay_png(
@@ -314,122 +373,77 @@ class _Outputs:
             yield _Outputs(out, extra)
 
 
-_SUFFIXES = {"png": (".png",), "vector": VECTOR_SUFFIXES, "probabilities": TIFF_SUFFIXES}
+_SUFFIXES = {"png": (".png",), "vector": VECTOR_SUFFIXES, "probabilities": TIFF_SUFFIXES, "areas": (".csv",)}
 
 
-class _SceneRun:
-    """One pass over the tiles of a scene.
+class _Maps:
+    """Writes the finished bands of a run, and counts.
 
     Attributes:
         pixels: (K,) pixels of each class.
-        area: (K,) their area in square metres, or None where it can't be known.
-        confidence: (H, W) uint8, the blended probability of the chosen class x 255; None if not asked for.
-        tiles: number of tiles segmented.
-        segmenter_seconds: time inside the segmenter.
+        confidence: (H, W) uint8, the probability of the chosen class x 255; None if not asked for.
     """
 
     def __init__(
         self,
         scene: SceneRaster,
-        grid: TileGrid,
         prompts: Sequence[ClassPrompt],
-        segmenter: Segmenter,
+        files: _Outputs,
         *,
-        confidence: bool,
-        progress: bool,
+        keep_confidence: bool,
         cog: bool,
     ) -> None:
         self._scene = scene
-        self._grid = grid
         self._prompts = prompts
-        self._classes = [str(prompt) for prompt in prompts]
-        self._segmenter = segmenter
-        self._progress = progress
+        self._files = files
         self._cog = cog
-        self._areas = pixel_areas(scene.crs, scene.transform, scene.height, scene.width)
+        self._areas: PixelAreas | None = pixel_areas(scene.crs, scene.transform, scene.height, scene.width)
+        self._square_metres = np.zeros(len(prompts))
         self.pixels = np.zeros(len(prompts), dtype=np.int64)
-        self.area = None if self._areas is None else np.zeros(len(prompts))
-        self.confidence = np.zeros((scene.height, scene.width), dtype=np.uint8) if confidence else None
-        self.tiles = 0
-        self.segmenter_seconds = 0.0
+        self.confidence = np.zeros((scene.height, scene.width), dtype=np.uint8) if keep_confidence else None
 
-    def write(self, out: Path, probabilities: Path | None, colours: Colours, settings: Mapping[str, Any]) -> None:
-        """Segment all tiles and write the class map, and the probabilities if wanted, row by row."""
-        from tqdm.auto import tqdm
+    def hectares(self) -> dict[str, float] | None:
+        """The area of each class, or None where it can't be known."""
+        if self._areas is None:
+            return None
+        names = [prompt.name for prompt in self._prompts]
+        return dict(zip(names, (self._square_metres / 1e4).tolist(), strict=True))
 
-        scene, grid = self._scene, self._grid
-        accumulator = BandAccumulator(grid, len(self._prompts))
+    def write(self, run: SceneRun, colours: Colours, settings: Mapping[str, Any]) -> None:
+        """Write the class map, and the probabilities if wanted, from top to bottom."""
+        scene = self._scene
         with ExitStack() as stack:
-            bar = stack.enter_context(tqdm(total=len(grid), unit="tile", disable=not self._progress, leave=False))
+            shape = (scene.height, scene.width)
+            place = scene.grid.georeference()
             class_map = stack.enter_context(
-                class_map_writer(
-                    out,
-                    (scene.height, scene.width),
-                    self._prompts,
-                    colours,
-                    scene.grid.georeference(),
-                    tags=settings,
-                    cog=self._cog,
-                )
+                class_map_writer(self._files.out, shape, self._prompts, colours, place, tags=settings, cog=self._cog)
             )
             probability_map = None
-            if probabilities is not None:
-                probability_map = stack.enter_context(
-                    _probability_writer(probabilities, scene, len(self._prompts), self._cog)
-                )
+            if "probabilities" in self._files.extra:
+                path = self._files.extra["probabilities"]
+                probability_map = stack.enter_context(_probability_writer(path, scene, len(self._prompts), self._cog))
                 probability_map.target.update_tags(**provenance(settings))
                 for band, prompt in enumerate(self._prompts, start=1):
                     probability_map.target.set_band_description(band, prompt.name)
-            for row_index in range(len(grid.rows.starts)):
-                for tile in grid.row_of_tiles(row_index):
-                    blended = self._segment(tile)
-                    if blended is not None:
-                        accumulator.add(tile, blended)
-                    bar.update()
-                first, rows = accumulator.flush(row_index)
-                valid = scene.valid(Window(0, first, scene.width, rows.shape[1]))
-                class_map.write(self._label(first, rows, valid))
+            for rows in run.bands():
+                self._count(rows.first, rows.labels)
+                class_map.write(rows.labels)
                 if probability_map is not None:
-                    rows[:, ~valid] = np.nan  # after the labels: these rows are not read again
-                    probability_map.write(rows)
+                    probability_map.write(rows.float_probabilities())
+                if self.confidence is not None:
+                    self.confidence[rows.first : rows.first + len(rows.labels)] = rows.confidence
 
-    def _segment(self, tile: Tile) -> NDArray[np.float32] | None:
-        """The probabilities (K, height, width) of one tile, or None if it holds no data at all."""
-        image, valid = self._scene.read(Window(tile.column, tile.row, tile.width, tile.height))
-        if not valid.any():
-            return None
-        started = time.perf_counter()
-        try:
-            result = self._segmenter(image, self._classes).probabilities
-        except (MemoryError, RuntimeError) as error:  # PyTorch raises RuntimeError where there is no memory left
-            if isinstance(error, RsovError) or not _ran_out_of_memory(error):
-                raise
-            raise ResourceError(
-                f"Memory ran out in a tile of {tile.height} x {tile.width} pixels; choose a smaller tile."
-            ) from error
-        if hasattr(result, "cpu"):  # a tensor, perhaps on another device
-            result = result.detach().cpu().numpy()
-        values = np.asarray(result, dtype=np.float32)
-        self.segmenter_seconds += time.perf_counter() - started
-        self.tiles += 1
-        # A tile that failed in silence would become a confident patch of class 0.
-        if not np.isfinite(values).all():
-            where = f"the tile at row {tile.row}, column {tile.column}"
-            raise RsovError(f"The segmenter gave probabilities that are not numbers in {where}; nothing was written.")
-        return values
-
-    def _label(self, first: int, rows: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """The class of each pixel of finished rows (K, n, W), counted; 255 where there is no data."""
-        labels = rows.argmax(axis=0).astype(np.uint8)
-        counted = labels[valid]
-        self.pixels += np.bincount(counted, minlength=len(self.pixels))
-        if self._areas is not None and self.area is not None:
-            weights = self._areas.of_rows(first, rows.shape[1])[valid]
-            self.area += np.bincount(counted, weights=weights, minlength=len(self.area))
-        if self.confidence is not None:
-            self.confidence[first : first + rows.shape[1]] = np.rint(np.clip(rows.max(axis=0), 0, 1) * 255)
-        labels[~valid] = NODATA
-        return labels
+    def _count(self, first: int, labels: NDArray[np.uint8]) -> None:
+        """Pixels and area of each class in some rows."""
+        step = 256  # areas in float64 need more room than the labels
+        for start in range(0, len(labels), step):
+            part = labels[start : start + step]
+            valid = part != NODATA
+            counted = part[valid]
+            self.pixels += np.bincount(counted, minlength=len(self.pixels))
+            if self._areas is not None:
+                weights = self._areas.of_rows(first + start, len(part))[valid]
+                self._square_metres += np.bincount(counted, weights=weights, minlength=len(self.pixels))
 
 
 def _probability_writer(path: Path, scene: SceneRaster, classes: int, cog: bool) -> AbstractContextManager[RowWriter]:
@@ -451,7 +465,86 @@ def _probability_writer(path: Path, scene: SceneRaster, classes: int, cog: bool)
 
 def _make_segmenter(method: str, **options: Any) -> Segmenter:
     """A segmenter by name. Looked up at run time, because methods are a layer above data."""
-    return importlib.import_module("rsovlib.segmenters").make_segmenter(method, **options)
+    made: Segmenter = importlib.import_module("rsovlib.segmenters").make_segmenter(method, **options)
+    return made
+
+
+def _given(segmenter: Segmenter) -> Segmenter:
+    """The user's own segmenter, as it came to this process."""
+    return segmenter
+
+
+def _gatherer(segmenter: Segmenter) -> Any:
+    """What makes the constants of a scene, for segmenters whose maps depend on such; else None."""
+    gatherer = getattr(segmenter, "scene_gatherer", None)
+    return None if gatherer is None else gatherer()
+
+
+def _texts(segmenter: Segmenter, classes: Sequence[str]) -> Any:
+    """The text features of the classes, computed once for all workers; None if the segmenter has no such thing."""
+    features = getattr(segmenter, "text_features", None)
+    return None if features is None else features(list(classes))
+
+
+def _check_how(workers: int, scheduler: str | None, threads: int | None, statistics: str) -> None:
+    """Refuse ways of running that contradict each other.
+
+    Raises:
+        InputError: see the messages.
+    """
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise InputError(f"The number of {name} is {value!r}, and must be a whole number from 1 up.")
+    if scheduler is not None and workers != 1:
+        raise InputError("With a scheduler, the workers of its cluster compute; leave workers out.")
+    if statistics not in ("scene", "tile"):
+        raise unknown_name("rule for statistics", statistics, ("scene", "tile"))
+
+
+def _key(
+    scene: SceneRaster,
+    segmenter: Segmenter,
+    settings: Mapping[str, Any],
+    classes: Sequence[str],
+    *,
+    keeps_probabilities: bool,
+) -> str | None:
+    """A name for everything that the tiles depend on; None for a segmenter that doesn't say what it is."""
+    if getattr(segmenter, "settings", None) is None:
+        return None
+    with open_raster(scene.name) as source:
+        files = list(source.files)
+    grid = scene.grid
+    facts = {
+        "files": file_facts(files),
+        "scene": [str(Path(scene.name).absolute()), grid.height, grid.width, tuple(grid.transform), str(grid.crs)],
+        "settings": settings,
+        "classes": list(classes),
+        "probabilities": keeps_probabilities,
+        # The same networks round differently on another kind of device.
+        "device": getattr(getattr(segmenter, "device", None), "type", "cpu"),
+        "code": code_digest(),
+    }
+    return run_key(facts)
+
+
+def _check_disk(folder: Path, grid: TileGrid, classes: int, *, two_pass: bool, probabilities: object) -> None:
+    """Say before the work that there is no room for it, rather than in the middle.
+
+    Raises:
+        OutputError: the disk is foreseen to be too small.
+    """
+    needed = disk_needed(grid, classes, two_pass=two_pass, probabilities=probabilities is not None)
+    try:
+        taken = sum(path.stat().st_size for path in folder.iterdir())
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return
+    if needed - taken > free:
+        raise OutputError(
+            f"Finished tiles need up to {in_words(needed - taken)} beside the output while the scene is computed, and "
+            f"{in_words(free)} are free in {folder.parent.parent}; make room, or choose another place for the output."
+        )
 
 
 def _tiling(segmenter: Segmenter, tile: int | None, overlap: int | None) -> tuple[int, int]:
@@ -484,7 +577,14 @@ def _settings(
 
 
 def _check_memory(
-    segmenter: Segmenter, scene: SceneRaster, tile: int, overlap: int, classes: int, *, with_polygons: bool
+    segmenter: Segmenter,
+    scene: SceneRaster,
+    tile: int,
+    overlap: int,
+    classes: int,
+    workers: int,
+    *,
+    with_polygons: bool,
 ) -> None:
     """Refuse a tile that is foreseen not to fit, and name one that would.
 
@@ -497,7 +597,7 @@ def _check_memory(
         """Bytes needed, bytes free and where, if these tiles do not fit."""
         grid = tile_grid(scene.height, scene.width, side, shared)
         on_host = _host_memory(scene, grid, classes, with_polygons)
-        in_segmenter = _segmenter_memory(segmenter, grid, classes)
+        in_segmenter = workers * _segmenter_memory(segmenter, grid, classes)
         if gpu_free is None:
             on_host += in_segmenter
         elif in_segmenter > gpu_free:
@@ -532,8 +632,9 @@ def _segmenter_memory(segmenter: Segmenter, grid: TileGrid, classes: int) -> flo
 
 def _host_memory(scene: SceneRaster, grid: TileGrid, classes: int, with_polygons: bool) -> float:
     """Bytes that the run takes in the machine's memory around the segmenter."""
-    # Per pixel of a band of rows: image and masks, argmax in int64, areas in float64, and their copies.
-    band = BandAccumulator.memory_needed(grid, classes) + 48.0 * grid.rows.tile * scene.width
+    # Blended values and where data is; per pixel of a band of rows: image and masks, areas in float64, probabilities
+    # as they are kept and written, and their copies.
+    band = BandAccumulator.memory_needed(grid, classes + 1) + (32.0 + 6.0 * classes) * grid.rows.tile * scene.width
     if not with_polygons:
         return band
     # Per pixel of the scene: the confidence during the run; then labels, components in int64 and int32, and copies.
@@ -549,12 +650,6 @@ def _free_on_gpu(device: Any) -> int | None:
 
     free: int = torch.cuda.mem_get_info(device)[0]
     return free
-
-
-def _ran_out_of_memory(error: Exception) -> bool:
-    """Whether an error is one of the ways in which NumPy and PyTorch say that memory ran out."""
-    words = ("out of memory", "not enough memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 
 def _write_picture(path: Path, class_map: Path, scene: SceneRaster, prompts: Sequence[ClassPrompt]) -> None:
@@ -592,3 +687,11 @@ def _write_vector(
     share = None if confidence is None else confidence / np.float32(255)
     names = [str(prompt) for prompt in prompts]
     write_polygons(path, polygonize(labels, names, transform, crs, labels != NODATA, share))
+
+
+def _write_areas(path: Path, report: SceneReport) -> None:
+    """The table of a report as CSV."""
+    try:
+        report.table().to_csv(path, index=False)
+    except OSError as error:
+        raise OutputError(f"The areas can't be written to {path.parent} ({error}); is the disk full?") from error

@@ -38,7 +38,7 @@ def open_scene(
     path: str | os.PathLike[str],
     bands: str | Sequence[int | str] | None = None,
     *,
-    stretch: StretchRule = "auto",
+    stretch: StretchRule | Stretch = "auto",
     percentiles: tuple[float, float] = PERCENTILES,
 ) -> SceneRaster:
     """Open a raster to be read as RGB.
@@ -50,7 +50,7 @@ def open_scene(
             By default, the first of these that applies: bands described as Sentinel-2's B04, B03, B02, or as red,
             green, blue; bands whose colour interpretation is red, green, blue; the first three bands.
         stretch: ``"auto"`` leaves uint8 as it is and stretches all other types; ``"percentile"`` stretches uint8,
-            too; ``"none"`` takes values as they are, clipped to 0..255.
+            too; ``"none"`` takes values as they are, clipped to 0..255; or a stretch that is known already.
         percentiles: of the whole scene's valid pixels, per band; they become 0 and 255.
 
     Returns:
@@ -77,10 +77,10 @@ class SceneRaster:
         path: str | os.PathLike[str],
         bands: str | Sequence[int | str] | None = None,
         *,
-        stretch: StretchRule = "auto",
+        stretch: StretchRule | Stretch = "auto",
         percentiles: tuple[float, float] = PERCENTILES,
     ) -> None:
-        if stretch not in ("auto", "percentile", "none"):
+        if not isinstance(stretch, Stretch) and stretch not in ("auto", "percentile", "none"):
             raise InputError(f"There is no stretch {stretch!r}; choose one of auto, none, percentile.")
         self.name = os.fspath(path)
         self._stretch_rule = stretch
@@ -156,6 +156,8 @@ class SceneRaster:
         Raises:
             RasterError: the scene has no valid pixel, or can't be read.
         """
+        if isinstance(self._stretch_rule, Stretch):
+            return self._stretch_rule
         is_display = self._source.dtype == np.uint8
         if self._stretch_rule == "none" or (self._stretch_rule == "auto" and is_display):
             return AS_THEY_ARE if is_display else Stretch(AS_THEY_ARE.low, AS_THEY_ARE.high, "0-255, clipped")
@@ -195,7 +197,7 @@ class SceneRaster:
         self._source.require_data()
 
     def _display(self, bands: Bands) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        if self.stretch is AS_THEY_ARE:
+        if self.stretch == AS_THEY_ARE:
             rgb = np.moveaxis(bands.values, 0, -1).astype(np.uint8)
         else:
             rgb = self.stretch(bands.values)

@@ -14,11 +14,14 @@ notes on the method), so ``SDCIConfig.official()``, the released program's readi
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
@@ -46,7 +49,16 @@ from rsovlib.segmenters.images import (
     resize_tensor_bicubic,
     to_unit,
 )
-from rsovlib.segmenters.windows import segment_windows
+from rsovlib.segmenters.scenewide import (
+    BranchConstants,
+    Leveller,
+    Place,
+    SceneConstants,
+    branch_constants,
+    statistics_of,
+)
+from rsovlib.segmenters.texts import Texts, text_features, use_text_features
+from rsovlib.segmenters.windows import segment_windows, window_grid
 
 #: DINO's short side by patch size, released program: 48 x 48 tokens for v1, 38 x 38 for v2, 32 x 32 for v3.
 _OFFICIAL_DINO_SIDE = {8: 384, 14: 532, 16: 512}
@@ -237,6 +249,15 @@ class SDCIConfig:
         return replace(self, **changes)
 
 
+ExaminedTile: TypeAlias = tuple[Any, Mapping[str, npt.NDArray[Any]], npt.NDArray[np.float64]]
+"""A tile's place, what :meth:`SDCI.examine` gave for it, and its :meth:`SDCI.tile_statistics`."""
+
+SceneNumbers: TypeAlias = tuple[dict[str, Any], list[npt.NDArray[np.float32]]]
+"""A scene's constants, and the offsets (n, 2, K) of each of its tiles."""
+
+Gatherer: TypeAlias = Callable[[Iterable[ExaminedTile]], SceneNumbers]
+
+
 @dataclass
 class SDCIFeatures:
     """All that the networks say about one image, before any word is known.
@@ -374,6 +395,117 @@ class SDCI:
         convex = 10 * classes * height * width
         return 4 * (attention + features + convex + 3 * classes * full)
 
+    # ---- whole scenes, in two passes (see scenewide) -----------------------------------------------------------
+
+    def text_features(self, classes: str | Sequence[str]) -> Texts | None:
+        """The texts of these classes, for another process; see :func:`rsovlib.segmenters.texts.text_features`."""
+        return text_features(self.clip, lambda: self.encode_text(parse_classes(classes)))
+
+    def use_text_features(self, texts: Texts) -> None:
+        """Take over what :meth:`text_features` gave elsewhere."""
+        use_text_features(self.clip, texts)
+
+    def scene_gatherer(self) -> Gatherer | None:
+        """What makes a scene's constants (without holding the models); None if nothing differs from tile to tile."""
+        config = self.config
+        differs = config.min_max or config.rescale or config.presence_threshold > 0 or config.to_probability == "auto"
+        return functools.partial(scene_constants, config) if differs else None
+
+    def examine(self, image: Any, classes: str | Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+        """The first pass over a tile: all that the networks say, and nothing that depends on other tiles.
+
+        Args:
+            image: numpy (H, W, 3) uint8, or torch (3, H, W).
+            classes: K classes.
+
+        Returns:
+            ``clip_diffused`` and ``dino_diffused`` (n, K, h, w), ``clip_presence`` and ``dino_presence`` (n, K), for
+            the n windows of the tile (one, unless the tile is larger than the segmenter's window).
+        """
+        rgb = as_rgb(image)
+        prompts = parse_classes(classes)
+        found: dict[str, list[torch.Tensor]] = {}
+        with torch.inference_mode():
+            text = self.encode_text(prompts)
+            for window in window_grid(rgb.shape[0], rgb.shape[1], self.config.window, self.config.overlap):
+                features = self.encode_image(np.ascontiguousarray(rgb[window.slices]))
+                for name, value in self.diffuse(features, *self.score(features, text, len(prompts))).items():
+                    found.setdefault(name, []).append(value)
+            return {name: torch.stack(values).float().cpu().numpy() for name, values in found.items()}
+
+    def tile_statistics(
+        self, examined: dict[str, npt.NDArray[np.float32]], valid: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float64]:
+        """What the scene's constants need to know of an examined tile.
+
+        Args:
+            examined: what :meth:`examine` gave.
+            valid: (H, W) pixels of the tile that hold data.
+
+        Returns:
+            (n, 2, 5, K), see :func:`rsovlib.segmenters.scenewide.statistics_of`; n windows, CLIP and DINO.
+        """
+        rows = []
+        for index, window in enumerate(
+            window_grid(valid.shape[0], valid.shape[1], self.config.window, self.config.overlap)
+        ):
+            row = []
+            for branch in ("clip", "dino"):
+                diffused = torch.from_numpy(examined[f"{branch}_diffused"][index])
+                maps = enlarge(diffused, (window.height, window.width)).numpy()
+                row.append(statistics_of(maps, examined[f"{branch}_presence"][index], valid[window.slices]))
+            rows.append(row)
+        return np.asarray(rows)
+
+    def decide(
+        self,
+        image: Any,
+        classes: str | Sequence[str],
+        examined: Mapping[str, npt.NDArray[np.float32]],
+        constants: Mapping[str, Any] | None = None,
+        offsets: npt.NDArray[np.float32] | None = None,
+    ) -> Segmentation:
+        """The second pass over a tile: maps with the scene's constants, and the convex step.
+
+        Args:
+            image: the tile.
+            classes: K classes.
+            examined: what :meth:`examine` gave for the tile.
+            constants: of :func:`scene_constants`; None takes each window's own numbers, as calling the segmenter does.
+            offsets: (n, 2, K) of the tile, of :func:`scene_constants`.
+
+        Returns:
+            The tile's segmentation; stages: ``clip_map`` and ``dino_map`` (K, H, W).
+        """
+        rgb = as_rgb(image)
+        prompts = parse_classes(classes)
+        scene = None if constants is None else SceneConstants.of(constants)
+        names = [prompt.name for prompt in prompts]
+        index = iter(range(len(examined["clip_diffused"])))
+
+        def one(window: RGB) -> Segmentation:
+            here = next(index)
+            maps = {}
+            for number, branch in enumerate(("clip", "dino")):
+                diffused, presence = (
+                    torch.from_numpy(examined[f"{branch}_{kind}"][here]).to(self.device)
+                    for kind in ("diffused", "presence")
+                )
+                if offsets is not None:
+                    diffused = diffused + torch.from_numpy(offsets[here, number]).to(self.device)[:, None, None]
+                maps[f"{branch}_map"] = self._class_maps(
+                    diffused, presence, window.shape[:2], None if scene is None else getattr(scene, branch)
+                )
+            fused, _ = self.solve(window, maps["clip_map"], maps["dino_map"], scene)
+            stages = {name: value.cpu().numpy() for name, value in maps.items()}
+            return Segmentation.from_probabilities(fused.float().cpu().numpy(), names, stages=stages, image=window)
+
+        with torch.inference_mode():
+            side = self.config.window
+            if side is not None and max(rgb.shape[:2]) > side:
+                return segment_windows(rgb, side, self.config.overlap, len(prompts), one)
+            return one(rgb)
+
     # ---- the five steps ------------------------------------------------------------------------------------
 
     def encode_image(self, image: RGB) -> SDCIFeatures:
@@ -425,6 +557,16 @@ class SDCI:
         self, features: SDCIFeatures, clip_scores: torch.Tensor, dino_scores: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """BCDR, equations 10 to 15, and the reshaping of D25: the convex step's inputs and what led to them."""
+        stages = self.diffuse(features, clip_scores, dino_scores)
+        for branch in ("clip", "dino"):
+            diffused, presence = stages[f"{branch}_diffused"], stages[f"{branch}_presence"]
+            stages[f"{branch}_map"] = self._class_maps(diffused, presence, features.image.shape[:2])
+        return stages
+
+    def diffuse(
+        self, features: SDCIFeatures, clip_scores: torch.Tensor, dino_scores: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """BCDR alone: ``clip_diffused`` and ``dino_diffused`` (K, h, w), and the presences (K,) before it."""
         other = self.config.diffusion_graph == "other"
         stages: dict[str, torch.Tensor] = {}
         branches = {
@@ -440,16 +582,17 @@ class SDCI:
                 diffused = walked.T.unflatten(1, grid)
             else:
                 diffused = carried
-            presence = carried.flatten(1).amax(dim=1)
             stages[f"{branch}_diffused"] = diffused
-            stages[f"{branch}_presence"] = presence
-            stages[f"{branch}_map"] = self._class_maps(diffused, presence, features.image.shape[:2])
+            stages[f"{branch}_presence"] = carried.flatten(1).amax(dim=1)
         return stages
 
-    def solve(self, image: RGB, clip_map: torch.Tensor, dino_map: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+    def solve(
+        self, image: RGB, clip_map: torch.Tensor, dino_map: torch.Tensor, scene: SceneConstants | None = None
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
         """CSCP, equations 16 to 18: fused probabilities (K, H, W), and the solver's record."""
         config = self.config
-        clip_probability, dino_probability = self._probabilities(clip_map), self._probabilities(dino_map)
+        clip_probability = self._probabilities(clip_map, scene.clip if scene else None)
+        dino_probability = self._probabilities(dino_map, scene.dino if scene else None)
         if not config.cscp:
             return clip_probability / clip_probability.sum(dim=0), {}
         superpixels = felzenszwalb_superpixels(
@@ -552,27 +695,82 @@ class SDCI:
         features = layers[-1] if self.config.graph_features == "last" else layers.mean(dim=0)
         return knn_transition(features, k=self.config.neighbours, temperature=self.config.tau, row_eps=1e-6)
 
-    def _class_maps(self, diffused: torch.Tensor, presence: torch.Tensor, sides: tuple[int, ...]) -> torch.Tensor:
-        """D25: enlarge, rescale to the class's maximum before diffusion, drop absent classes, stretch to [0, 1]."""
+    def _class_maps(
+        self,
+        diffused: torch.Tensor,
+        presence: torch.Tensor,
+        sides: tuple[int, ...],
+        scene: BranchConstants | None = None,
+    ) -> torch.Tensor:
+        """D25: enlarge, rescale to the class's maximum before diffusion, drop absent classes, stretch to [0, 1].
+
+        The maxima and minima are the image's own, or those of the scene that it is a tile of.
+        """
         config = self.config
         maps = enlarge(diffused, (sides[0], sides[1]))
+        if scene is not None:
+            presence = presence.new_tensor(scene.presence)
+        if scene is None:
+            low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+        else:
+            low, high = (maps.new_tensor(value)[:, None, None] for value in (scene.low, scene.high))
         if config.rescale:
-            maps = maps / (maps.amax(dim=(1, 2), keepdim=True) + 1e-5) * presence[:, None, None]
+            divisor, factor = high + 1e-5, presence[:, None, None]
+            maps, low, high = (values / divisor * factor for values in (maps, low, high))
         if config.min_max:
-            low = maps.amin(dim=(1, 2), keepdim=True)
-            high = maps.amax(dim=(1, 2), keepdim=True)
             # A map without relief (a single patch) stays as it is: stretching would show rounding errors as a map.
             flat = high - low <= 1e-6 * high.abs()
             maps = torch.where(flat, maps, (maps - low) / (high - low).masked_fill(flat, 1.0))
+            if scene is not None:  # pixels without data may lie outside the range of those with data
+                maps = torch.where(flat, maps, maps.clamp(0.0, 1.0))
         return maps * (presence > config.presence_threshold)[:, None, None]
 
-    def _probabilities(self, maps: torch.Tensor) -> torch.Tensor:
+    def _probabilities(self, maps: torch.Tensor, scene: BranchConstants | None = None) -> torch.Tensor:
         """D26: class maps (K, H, W) as probabilities, clamped; the solver divides by their sum."""
         mode = self.config.to_probability
         if mode == "sum":
             # Scores may exceed 1 (attention's rows sum to more), so they are divided before they are clamped.
             positive = maps.clamp_min(0)
             maps = positive / positive.sum(dim=0).clamp_min(self.config.floor)
-        elif mode == "softmax" or bool((maps < 0).any()) or float(maps.sum(dim=0).mean()) > self.config.softmax_above:
+        elif mode == "softmax" or (self._wants_softmax(maps) if scene is None else scene.softmax):
             maps = maps.softmax(dim=0)
         return maps.clamp(self.config.floor, 1.0)
+
+    def _wants_softmax(self, maps: torch.Tensor) -> bool:
+        """What ``to_probability="auto"`` decides for one image."""
+        return bool((maps < 0).any()) or float(maps.sum(dim=0).mean()) > self.config.softmax_above
+
+
+def scene_constants(config: SDCIConfig, tiles: Iterable[ExaminedTile]) -> SceneNumbers:
+    """What all tiles of a scene are decided with.
+
+    Args:
+        config: the segmenter's.
+        tiles: each tile's place (``row``, ``column``, ``height``, ``width``), what :meth:`SDCI.examine` gave for it and
+            its :meth:`tile_statistics`; from the top of the scene to its bottom.
+
+    Returns:
+        The constants, as plain values; and for each tile the offsets (n, 2, K) that level it.
+    """
+    levellers = Leveller(), Leveller()
+    tables = []
+    for tile, examined, statistics in tiles:
+        tables.append(statistics)
+        for index, window in enumerate(window_grid(tile.height, tile.width, config.window, config.overlap)):
+            place = Place(tile.row + window.row, tile.column + window.column, window.height, window.width)
+            for leveller, branch in zip(levellers, ("clip", "dino"), strict=True):
+                leveller.add(place, examined[f"{branch}_diffused"][index], tile.row)
+    offsets = np.stack([leveller.offsets() for leveller in levellers], axis=1)  # (windows, 2, K)
+    table = np.concatenate(tables)  # (windows, 2, 5, K)
+    table[:, :, :3] += offsets[:, :, None]  # smallest, largest and mean value
+    rules: dict[str, Any] = {
+        "threshold": config.presence_threshold,
+        "rescaled": config.rescale,
+        "stretched": config.min_max,
+        "to_probability": config.to_probability,
+        "softmax_above": config.softmax_above,
+    }
+    with_data = table[table[:, 0, 4, 0] > 0]
+    constants = SceneConstants(*(branch_constants(with_data[:, branch], **rules) for branch in (0, 1)))
+    each = offsets.astype(np.float32).reshape(len(tables), -1, *offsets.shape[1:])
+    return constants.plain(), list(each)

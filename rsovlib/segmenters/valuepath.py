@@ -19,6 +19,7 @@ from rsovlib.backbones.text import encode_classes
 from rsovlib.data.classes import ClassPrompt, parse_classes
 from rsovlib.segmenters.base import Segmentation
 from rsovlib.segmenters.images import RGB, as_rgb, enlarge, patch_sides, resize_pil_bicubic, to_unit
+from rsovlib.segmenters.texts import Texts, text_features, use_text_features
 from rsovlib.segmenters.windows import segment_windows
 
 
@@ -81,6 +82,14 @@ class ValuePath:
         tokens = sides[0] * sides[1] // self.clip.patch_size**2 + 1
         # No attention map is formed: torch's fused attention goes over it in blocks.
         return 4 * (24 * tokens * self.clip.width + 12 * sides[0] * sides[1] + 3 * classes * full)
+
+    def text_features(self, classes: str | Sequence[str]) -> Texts | None:
+        """The texts of these classes, for another process; see :func:`rsovlib.segmenters.texts.text_features`."""
+        return text_features(self.clip, lambda: encode_classes(self.clip, parse_classes(classes), self.templates))
+
+    def use_text_features(self, texts: Texts) -> None:
+        """Take over what :meth:`text_features` gave elsewhere."""
+        use_text_features(self.clip, texts)
 
     def settings(self) -> dict[str, Any]:
         """Method, weights and parameters as plain values."""

@@ -6,9 +6,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rsovlib.data.tiling import BandAccumulator, tile_grid
+from rsovlib.data.tiling import BandAccumulator, TileGrid, tile_grid
 from rsovlib.segmenters.base import Segmentation
 from rsovlib.segmenters.images import RGB
+
+
+def window_grid(height: int, width: int, window: int | None, overlap: int) -> TileGrid:
+    """The windows that :func:`segment_windows` cuts an image into; one if ``window`` is None or large enough."""
+    side = max(height, width)
+    if window is None or side <= window:
+        return tile_grid(height, width, side, 0)
+    return tile_grid(height, width, window, overlap)
 
 
 def segment_windows(
