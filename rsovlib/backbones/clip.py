@@ -162,7 +162,12 @@ class ClipBackbone:
         return visual.ln_pre(torch.cat([first.to(tokens.dtype), tokens], dim=1))
 
     def walk(
-        self, tokens: torch.Tensor, *, attention: bool | Sequence[int] = False, stop: int | None = None
+        self,
+        tokens: torch.Tensor,
+        *,
+        attention: bool | Sequence[int] = False,
+        stop: int | None = None,
+        mask: torch.Tensor | None = None,
     ) -> Iterator[BlockStep]:
         """Go through the residual blocks one by one.
 
@@ -172,6 +177,7 @@ class ClipBackbone:
             tokens: (B, 1 + N, D) from :meth:`embed`.
             attention: whether the attention maps are wanted; a sequence names the blocks.
             stop: the number of blocks to go through; None for all.
+            mask: (L, L) bool, True where a token (row) may attend to another (column); None for everywhere.
 
         Yields:
             A :class:`BlockStep` a block.
@@ -183,13 +189,12 @@ class ClipBackbone:
             query, key, value = self.query_key_value(block, normed)
             if wanted:
                 scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-                weights = scores.softmax(dim=-1)
+                weights = (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
                 mixed = weights @ value
             else:
                 weights = None
-                mixed = F.scaled_dot_product_attention(query, key, value)
-            output = tokens + block.ls_1(block.attn.out_proj(_merge_heads(mixed)))
-            output = output + block.ls_2(block.mlp(block.ln_2(output)))
+                mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            output = self.finish(block, tokens, self.join_heads(block, mixed))
             yield BlockStep(index, tokens, normed, weights, output)
             tokens = output
             # A map is the largest thing here: it must not wait for the next one to replace it.
@@ -210,6 +215,17 @@ class ClipBackbone:
         packed = F.linear(normed, attn.in_proj_weight[2 * width :], attn.in_proj_bias[2 * width :])
         return _split_heads(packed, attn.num_heads)
 
+    @staticmethod
+    def join_heads(block: Any, mixed: torch.Tensor) -> torch.Tensor:
+        """Heads side by side and through ``out_proj``: (B, heads, L, D / heads) -> (B, L, D)."""
+        return block.attn.out_proj(_merge_heads(mixed))
+
+    @staticmethod
+    def finish(block: Any, tokens: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """The rest of a block: both residuals and the feed-forward, from its input and what its attention gave."""
+        output = tokens + block.ls_1(attended)
+        return output + block.ls_2(block.mlp(block.ln_2(output)))
+
     def attend_last(self, features: torch.Tensor, attention: torch.Tensor | None = None) -> torch.Tensor:
         """The last block's value path with another attention, without residual and without feed-forward.
 
@@ -227,7 +243,7 @@ class ClipBackbone:
         value = self.value(block, block.ln_1(features))
         if attention is not None:
             value = attention @ value
-        return self.project(block.attn.out_proj(_merge_heads(value)))
+        return self.project(self.join_heads(block, value))
 
     def project(self, tokens: torch.Tensor) -> torch.Tensor:
         """``ln_post`` and the projection to the joint space, for all tokens: (B, L, D) -> (B, L, E)."""

@@ -135,6 +135,32 @@ class DinoBackbone:
             grid=grid,
         )
 
+    def query_key(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int]]:
+        """q and k of the last block, patches only; of rotary models, before the rotation.
+
+        Args:
+            pixels: (B, 3, H, W), normalised; H and W are multiples of the patch size.
+
+        Returns:
+            q and k, each (B, heads, N, d), and the grid of patches.
+
+        Raises:
+            InputError: a side is no multiple of the patch size.
+        """
+        grid = patch_grid(pixels, self.patch_size)
+        attention = self._model.blocks[-1].attn
+        caught: list[torch.Tensor] = []
+        hook = attention.register_forward_pre_hook(lambda _module, inputs: caught.append(inputs[0]))
+        try:
+            self._run(pixels, grid)
+        finally:
+            hook.remove()
+        query, key = (
+            part[:, self.prefix_tokens :].unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+            for part in _query_key(attention, caught[0])
+        )
+        return attention.q_norm(query), attention.k_norm(key), grid
+
     def _run(self, pixels: torch.Tensor, grid: tuple[int, int]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Normalised patch tokens of every layer, and the last layer's prefix tokens."""
         model = self._model
@@ -169,6 +195,17 @@ class DinoBackbone:
         if separate:
             front = front + table[:separate]
         return torch.cat([front.expand(len(tokens), -1, -1), tokens], dim=1)
+
+
+def _query_key(attention: Any, normed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """q and k (B, L, D) of an attention of timm, whose two families keep their weights differently."""
+    if attention.qkv is None:
+        return attention.q_proj(normed), attention.k_proj(normed)
+    packed = attention.qkv(normed)
+    if getattr(attention, "q_bias", None) is not None:
+        packed = packed + torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
+    query, key, _ = packed.chunk(3, dim=-1)
+    return query, key
 
 
 class _CaughtAttention:

@@ -12,6 +12,27 @@ from rsovlib.data.classes import ClassPrompt
 from rsovlib.data.lexicon import RS10
 from rsovlib.errors import InputError, unknown_name
 
+#: CLIPer's templates; four lack their full stop, as published.
+PHOTO15 = (
+    "a clean origami {}.",
+    "a photo of a {}.",
+    "This is a photo of a {}",
+    "There is a {} in the scene",
+    "There is the {} in the scene",
+    "a photo of a {} in the scene",
+    *(f"a photo of a {size} {{}}." for size in ("small", "medium", "large")),
+    *(f"This is a photo of a {size} {{}}." for size in ("small", "medium", "large")),
+    *(f"There is a {size} {{}} in the scene." for size in ("small", "medium", "large")),
+)
+#: What MaskCLIP adds to OpenAI's 80.
+IN_THE_SCENE = (
+    "there is a {} in the scene.",
+    "there is the {} in the scene.",
+    "this is a {} in the scene.",
+    "this is the {} in the scene.",
+    "this is one {} in the scene.",
+)
+
 #: Texts encoded at once; bounds memory for the largest text towers.
 _BATCH = 64
 
@@ -20,20 +41,22 @@ def template_set(name: str | Sequence[str]) -> tuple[str, ...]:
     """A set of templates by name, or one's own.
 
     Args:
-        name: ``"rs10"`` (SDCI), ``"openai80"`` (the 80 of OpenAI's ImageNet evaluation), ``"plain"`` (the bare word),
-            or a sequence of strings with one ``{}`` each.
+        name: ``"rs10"`` (SDCI), ``"openai80"`` (the 80 of OpenAI's ImageNet evaluation), ``"maskclip85"`` (those and
+            five more), ``"photo15"`` (CLIPer), ``"plain"`` (the bare word), or a sequence of strings with one ``{}``
+            each.
 
     Raises:
         InputError: unknown name, no template, or a template without ``{}``.
     """
     if isinstance(name, str):
-        if name == "openai80":
+        if name in ("openai80", "maskclip85"):
             import open_clip
 
-            return tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
-        known = {"rs10": RS10, "plain": ("{}",)}
+            openai80 = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+            return openai80 if name == "openai80" else openai80 + IN_THE_SCENE
+        known = {"rs10": RS10, "photo15": PHOTO15, "plain": ("{}",)}
         if name not in known:
-            raise unknown_name("set of templates", name, [*known, "openai80"])
+            raise unknown_name("set of templates", name, [*known, "openai80", "maskclip85"])
         return known[name]
     templates = tuple(name)
     if not templates or any(template.count("{}") != 1 for template in templates):

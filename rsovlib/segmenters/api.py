@@ -11,6 +11,7 @@ from rsovlib.backbones import load_clip, load_dino
 from rsovlib.backbones.embedded import EMBEDDED
 from rsovlib.errors import InputError, unknown_name
 from rsovlib.segmenters.base import GeoReference, Segmentation, Segmenter
+from rsovlib.segmenters.compared import COMPARED
 from rsovlib.segmenters.sdci import SDCI, SDCIConfig
 from rsovlib.segmenters.valuepath import ValuePath
 
@@ -22,7 +23,13 @@ PROFILES: dict[str, dict[str, tuple[str, str | None]]] = {
         "dino": ("vit_base_patch14_reg4_dinov2", "lvd142m"),
     },
 }
-METHODS = ("sdci", "sdci-paper", "valuepath")
+#: SDCI's structural branches: the two of the paper, and DINOv3, for which the released program only has an adapter.
+BRANCHES = {
+    "sdci-v1": ("vit_base_patch8_224", "dino"),
+    "sdci-v2": ("vit_base_patch14_reg4_dinov2", "lvd142m"),
+    "sdci-v3": ("vit_base_patch16_dinov3", "lvd1689m"),
+}
+METHODS = ("sdci", *BRANCHES, "sdci-paper", "valuepath", *COMPARED)
 
 
 def make_segmenter(
@@ -39,7 +46,9 @@ def make_segmenter(
     """A segmenter by name, with its models loaded.
 
     Args:
-        method: ``"sdci"`` (official reading), ``"sdci-paper"``, or ``"valuepath"`` (CLIP alone, the control).
+        method: ``"sdci"`` (official reading), ``"sdci-paper"``, or ``"valuepath"`` (CLIP alone, the control);
+            ``"sdci-v1"``, ``"sdci-v2"``, ``"sdci-v3"``: SDCI with DINO, DINOv2 or DINOv3, in the full profile; or one
+            of the compared methods, see ``segmenters.COMPARED``.
         profile: ``"embedded"`` (models that ship with the package) or ``"full"`` (the papers' weights).
         device: where to compute.
         clip: another CLIP than the profile's, as ``load_clip`` takes it.
@@ -56,6 +65,8 @@ def make_segmenter(
         raise unknown_name("method", method, METHODS)
     if profile not in PROFILES:
         raise unknown_name("profile", profile, PROFILES)
+    if method in COMPARED:
+        return _compared_segmenter(method, profile, device, (clip, clip_weights), (dino, dino_weights), options)
     clip_name, clip_tag = (clip, None) if clip or clip_weights else PROFILES[profile]["clip"]
     small = clip_name in EMBEDDED  # however it was asked for: its settings go with the model
     defaults = SDCIConfig.embedded() if small else SDCIConfig.official()
@@ -67,13 +78,38 @@ def make_segmenter(
                 raise unknown_name("option of valuepath", name, shared)
         return ValuePath(backbone, **{**{name: getattr(defaults, name) for name in shared}, **options})
     config = _sdci_config(method, small, options)
-    dino_name, dino_tag = (dino, None) if dino else PROFILES[profile]["dino"]
+    if method in BRANCHES and profile == "embedded" and not dino:
+        raise InputError(f"{method} means a DINO of the full profile; use method='sdci', or name one with dino=.")
+    dino_name, dino_tag = (dino, None) if dino else BRANCHES.get(method, PROFILES[profile]["dino"])
     return SDCI(backbone, load_dino(dino_name, dino_weights or dino_tag, device=device), config)
+
+
+def _compared_segmenter(
+    method: str,
+    profile: str,
+    device: str,
+    clip: tuple[str | None, str | os.PathLike[str] | None],
+    dino: tuple[str | None, str | os.PathLike[str] | None],
+    options: dict[str, Any],
+) -> Segmenter:
+    """A compared method with the networks of its authors, or those asked for."""
+    entry = COMPARED[method]
+    own = PROFILES[profile] if profile == "embedded" else {"clip": entry.clip, "dino": entry.dino}
+    name, tag = (clip[0], None) if any(clip) else own["clip"] or (None, None)
+    small = name in EMBEDDED
+    config = entry.config.embedded(**options) if small else entry.config.official(**options)
+    backbone = load_clip(name, clip[1] or tag, device=device)
+    structure = None
+    if entry.needs_dino(config):
+        name, tag = (dino[0], None) if dino[0] else own["dino"] or (None, None)
+        structure = load_dino(name, dino[1] or tag, device=device)
+    made: Segmenter = entry.make(backbone, structure, config)
+    return made
 
 
 def _sdci_config(method: str, small: bool, options: dict[str, Any]) -> SDCIConfig:
     """The method's reading, with the embedded models' settings when they are the ones in use."""
-    if method == "sdci":
+    if method != "sdci-paper":
         return SDCIConfig.embedded(**options) if small else SDCIConfig.official(**options)
     if small:  # the paper knows no presence test, so only the sizes are taken over
         settings = SDCIConfig.embedded()
