@@ -21,15 +21,20 @@ STAMP := $(VENV)/installed-here
 # For pytest: how many workers, and anything else, for example ARGS="-k metrics".
 WORKERS := auto
 ARGS :=
+# For `make reproduce`: which tables (all that are quick if none is named), and the folder of the runs.
+TABLES :=
+RUNS := runs
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo lab test lint format bench test-slow test-browser lock clean FORCE
+.PHONY: help setup demo lab reproduce test lint format bench test-slow test-browser lock clean FORCE
 
 help:
 	@echo 'make demo          segment a simulated scene; results in runs/demo'
 	@echo 'make demo IMAGE=scene.tif CLASSES="water, river; forest, trees; roads" OUT=runs/mine'
 	@echo '                   the same for your own GeoTIFF: a semicolon between classes, a comma between synonyms'
 	@echo 'make lab           JupyterLab on the quickstart'
+	@echo 'make reproduce     run the notebooks behind the tables as far as they are not finished; report in runs/report.html'
+	@echo 'make reproduce TABLES="sdci-table2" ARGS="--profile full --workers 2"'
 	@echo 'make test          lint, types, import directions, notebooks, tests'
 	@echo 'make lint          the checks without the tests'
 	@echo 'make format        let ruff mend formatting and simple findings'
@@ -57,6 +62,11 @@ demo: $(STAMP)
 
 lab: $(STAMP)
 	@$(BIN)/python -m jupyterlab --KernelManager.transport_encryption=auto notebooks/quickstart.ipynb $(ARGS)
+
+# The report is written whatever became of the runs; what make says is what became of them.
+reproduce: $(STAMP)
+	@code=0; $(BIN)/rsovlib reproduce $(TABLES) --out "$(RUNS)" $(ARGS) || code=$$?; \
+	    test $$code -gt 1 || $(BIN)/rsovlib report --out "$(RUNS)" || code=$$?; exit $$code
 
 test: $(STAMP)
 	@sh tools/check.sh "$(BIN)" lint tests -n $(WORKERS) --dist loadfile $(ARGS)

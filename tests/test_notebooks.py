@@ -21,6 +21,8 @@ NOTEBOOKS = sorted(
 NOTEBOOK_PARAMETERS: dict[str, dict[str, Any]] = {
     "quickstart.ipynb": {"out": "{out}/quickstart", "size": 128, "ladder_scenes": 1},
     "lessons/01_data.ipynb": {"profile": "embedded"},
+    "tables/sdci_costs.ipynb": {"size": 64, "repeats": 1},
+    "tables/sdci_table2.ipynb": {"tiles": 2},
     "training/embedded_models.ipynb": {
         "out": "{out}/models",
         "scenes": 24,

@@ -145,7 +145,7 @@ def test_every_import_is_declared_and_every_dependency_is_used(repository: Path,
     unknown = sorted(name for name in names if name not in distributions)
     core = {canonicalize_name(r.name) for r in requirements(project, extras=False)}
     optional = {canonicalize_name(r.name) for r in requirements(project)} - core
-    optional_imports = {"cv2", "ipyleaflet", "dask", "distributed"}
+    optional_imports = {"cv2", "ipyleaflet", "codecarbon"}
     assert set(unknown) <= optional_imports, f"imported, but neither installed nor optional: {unknown}"
     used = {canonicalize_name(d) for name in names for d in distributions.get(name, ())}
     undeclared = {name for name in used - core - optional if name not in {"mpl-toolkits"}}

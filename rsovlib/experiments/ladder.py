@@ -7,7 +7,7 @@ then the largest. (Without that stretch the rows below CSCP would be compared by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,8 +47,25 @@ def ladder_labels(sdci: SDCI, image: Any, classes: str | Sequence[str]) -> dict[
     Returns:
         Rung name to (H, W) labels, the value path first.
     """
+    return ladder_labels_by_wording(sdci, image, {"": classes})[""]
+
+
+def ladder_labels_by_wording(
+    sdci: SDCI, image: Any, wordings: Mapping[str, str | Sequence[str]]
+) -> dict[str, dict[str, npt.NDArray[np.int64]]]:
+    """The class maps of every rung under several wordings of the same K classes; the networks see the image once.
+
+    Args:
+        sdci: the whole method; its configuration is the last rung's.
+        image: numpy (H, W, 3) uint8, or torch (3, H, W).
+        wordings: name -> K classes; K is the same for all.
+
+    Returns:
+        Name of the wording to rung name to (H, W) labels, the value path first.
+    """
     rgb = as_rgb(image)
-    prompts = parse_classes(classes)
+    prompts = {wording: parse_classes(classes) for wording, classes in wordings.items()}
+    (count,) = {len(own) for own in prompts.values()}
     config = sdci.config
     value_path = ValuePath(
         sdci.clip, config.clip_size, config.position_embedding, config.logit_scale, config.templates, None
@@ -56,21 +73,30 @@ def ladder_labels(sdci: SDCI, image: Any, classes: str | Sequence[str]) -> dict[
     rungs = {name: replace(sdci, config=replace(config, **changes)) for name, changes in RUNGS.items()}
 
     with torch.inference_mode():
-        text = sdci.encode_text(prompts)
+        texts = {wording: sdci.encode_text(own) for wording, own in prompts.items()}
 
         def all_rungs(tile: RGB) -> Segmentation:
             features = sdci.encode_image(tile)
-            maps = {VALUE_PATH: value_path(tile, [str(prompt) for prompt in prompts]).probabilities}
-            for name, rung in rungs.items():
-                stages = rung.refine(features, *rung.score(features, text, len(prompts)))
-                maps[name] = rung.solve(tile, stages["clip_map"], stages["dino_map"])[0].float().cpu().numpy()
-            return Segmentation.from_probabilities(
-                maps["+ CSCP"], [prompt.name for prompt in prompts], stages=maps, image=tile
-            )
+            maps = {}
+            for wording, own in prompts.items():
+                maps[_stage(wording, VALUE_PATH)] = value_path(tile, [str(prompt) for prompt in own]).probabilities
+                for name, rung in rungs.items():
+                    stages = rung.refine(features, *rung.score(features, texts[wording], count))
+                    solved = rung.solve(tile, stages["clip_map"], stages["dino_map"])[0]
+                    maps[_stage(wording, name)] = solved.float().cpu().numpy()
+            names = [prompt.name for prompt in next(iter(prompts.values()))]
+            return Segmentation.from_probabilities(next(iter(maps.values())), names, stages=maps, image=tile)
 
         side = config.window or max(rgb.shape[:2])
-        result = segment_windows(rgb, side, config.overlap if config.window else 0, len(prompts), all_rungs)
-    return {name: result.stages[name].argmax(axis=0) for name in (VALUE_PATH, *RUNGS)}
+        result = segment_windows(rgb, side, config.overlap if config.window else 0, count, all_rungs)
+    return {
+        wording: {name: result.stages[_stage(wording, name)].argmax(axis=0) for name in (VALUE_PATH, *RUNGS)}
+        for wording in wordings
+    }
+
+
+def _stage(wording: str, rung: str) -> str:
+    return f"{wording}: {rung}"
 
 
 def ladder_table(

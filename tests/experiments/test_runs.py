@@ -1,0 +1,337 @@
+"""One run: whole or not there, whatever happens to it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from rsovlib.cli import main
+from rsovlib.errors import InputError
+from rsovlib.experiments import reproduce, runs
+from rsovlib.experiments import tables as tables_module
+from rsovlib.experiments.matrix import plan_units
+from rsovlib.experiments.runs import clean_working, finished_run, finished_runs, run_unit
+from rsovlib.experiments.tables import load_tables
+
+CONTENT = ["notebook.html", "notebook.ipynb", "part_0.txt", "rows.json", "run.json"]
+
+
+def states(summary):
+    return {tuple(unit.point.values()): summary.outcomes[unit.key].state for unit in summary.units}
+
+
+@pytest.fixture
+def go(tables, tmp_path):
+    """Run everything in this process."""
+
+    def run(**options):
+        return reproduce(folder=tables.folder, out=tmp_path / "runs", workers=0, progress=False, **options)
+
+    return run
+
+
+@pytest.fixture
+def unit(tables):
+    tables.add_work([4])
+    return plan_units(load_tables(tables.folder))[0]
+
+
+def test_a_run_leaves_everything_that_traces_it(unit, tmp_path):
+    outcome = run_unit(unit, tmp_path, threads=3)
+    assert outcome.state == "finished"
+    folder = tmp_path / "finished" / unit.name
+    assert sorted(path.name for path in folder.iterdir()) == CONTENT
+    record = finished_run(tmp_path, unit.name, unit.key)
+    assert record["identity"]["parameters"] == {"seed": 4}
+    assert set(record["identity"]) == {"notebook", "parameters", "code", "data", "weights", "needs", "inputs"}
+    assert record["threads"] == 3
+    assert record["environment"]["torch"]
+    assert set(record["files"]) == set(CONTENT) - {"run.json"}
+    (row,) = json.loads((folder / "rows.json").read_text())["rows"]
+    assert (row["value"], row["run"], row["table"], row["seed"]) == (40.5, unit.name, "work", 4)
+    executed = (folder / "notebook.ipynb").read_text()
+    assert str(tmp_path / "working") not in executed, "no path of this machine is published"
+    nbformat.validate(nbformat.reads(executed, as_version=4))
+    assert not list((tmp_path / "working").iterdir())
+
+
+def test_the_kernel_gets_its_threads_and_its_folder(tables, tmp_path):
+    cell = """
+import os, json
+from pathlib import Path
+names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+Path("seen.json").write_text(json.dumps([os.getcwd(), *(os.environ[name] for name in names)]))
+"""
+    tables.add("threads", "x: int = 1", cell)
+    (unit,) = plan_units(load_tables(tables.folder))
+    here = Path.cwd()
+    assert run_unit(unit, tmp_path, threads=3).state == "finished"
+    folder, *threads = json.loads((tmp_path / "finished" / unit.name / "seen.json").read_text())
+    assert folder.startswith(str(tmp_path / "working"))
+    assert threads == ["3"] * 4
+    assert Path.cwd() == here
+
+
+def test_finished_runs_are_kept_and_force_makes_them_again(tables, go):
+    tables.add_work([0, 1])
+    first = go()
+    assert states(first) == {(0,): "finished", (1,): "finished"}
+    ids = {record["name"]: record["id"] for _, record in finished_runs(first.out)}
+    assert states(go()) == {(0,): "kept", (1,): "kept"}
+    assert states(go(texts={"seed": "1"})) == {(1,): "kept"}
+    assert tables.executions() == {0: 1, 1: 1}
+    assert states(go(force=True, seeds=[1])) == {(1,): "finished"}
+    again = {record["name"]: record["id"] for _, record in finished_runs(first.out)}
+    assert tables.executions() == {0: 1, 1: 2}
+    assert sum(ids[name] != again[name] for name in ids) == 1
+    assert len(first.results) == 2
+
+
+def test_a_failing_notebook_fails_alone(tables, go):
+    tables.add("bad", "x: int = 1", "y = 1", "# comment\ny = x / 0", "z = 1")
+    tables.add_work([0])
+    tables.add_work([5], name="after", needs=["bad"])
+    summary = go()
+    assert {unit.table: summary.outcomes[unit.key].state for unit in summary.units} == {
+        "bad": "failed",
+        "work": "finished",
+        "after": "not run",
+    }
+    ((unit, outcome),) = summary.failures()
+    assert outcome.reason == "ZeroDivisionError: division by zero"
+    assert outcome.cell == "In [3]: # comment"
+    assert not summary.is_good
+    assert finished_run(summary.out, unit.name) is None
+    kept = nbformat.read(summary.out / "failed" / unit.name / "notebook.ipynb", as_version=4)
+    assert any("ZeroDivisionError" in str(cell.get("outputs")) for cell in kept.cells)
+    ((_, left_out),) = summary.not_run()
+    assert unit.name in left_out.reason
+
+
+@pytest.mark.parametrize(
+    ("death", "said"),
+    [
+        ("os._exit(3)", "exit code 3"),
+        ("os.kill(os.getpid(), 9)", "SIGKILL, mostly for want of memory"),
+        ("os.kill(os.getpid(), 11)", "SIGSEGV"),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_dead_kernel_is_a_failure(tables, go, death, said):
+    """papermill leaves a notebook behind in which every cell is "completed"."""
+    tables.add("dies", "x: int = 1", "import os", death, "print('never')")
+    summary = go()
+    ((unit, outcome),) = summary.failures()
+    assert "kernel died" in outcome.reason
+    assert said in outcome.reason
+    assert outcome.cell == f"In [3]: {death}"
+    assert finished_run(summary.out, unit.name) is None
+    assert not list((summary.out / "working").iterdir())
+
+
+def test_what_failed_is_done_again_and_its_failure_forgotten(tables, go):
+    tables.add("moody", "x: int = 1", f"assert __import__('pathlib').Path({str(tables.folder / 'ok')!r}).exists()")
+    first = go()
+    assert first.count("failed") == 1
+    (tables.folder / "ok").touch()
+    assert go().count("finished") == 1
+    assert not list((first.out / "failed").iterdir())
+
+
+@pytest.mark.parametrize("damage", ["no record", "half a record", "other key", "short file", "file gone"])
+def test_what_is_not_whole_is_never_read_as_done(unit, tmp_path, damage):
+    run_unit(unit, tmp_path)
+    folder = tmp_path / "finished" / unit.name
+    path = folder / "run.json"
+    text = path.read_text()
+    if damage == "no record":
+        path.unlink()
+    elif damage == "half a record":
+        path.write_text(text[: len(text) // 2])
+    elif damage == "other key":
+        path.write_text(text.replace(unit.key, "0" * 64))
+    elif damage == "short file":
+        (folder / "part_0.txt").write_text("x")
+    else:
+        (folder / "rows.json").unlink()
+    assert finished_run(tmp_path, unit.name, unit.key) is None
+    assert run_unit(unit, tmp_path).state == "finished"
+    assert finished_run(tmp_path, unit.name, unit.key) is not None
+    assert sorted(file.name for file in folder.iterdir()) == CONTENT
+
+
+@pytest.mark.parametrize("where", ["_to_disk", "_strip_paths", "write_rows"])
+def test_a_full_disk_is_a_failure_and_leaves_nothing(tables, tmp_path, monkeypatch, where):
+    tables.add("plain", "x: int = 1", "y = 1")
+    (unit,) = plan_units(load_tables(tables.folder))
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runs, where, full)
+    outcome = run_unit(unit, tmp_path)
+    assert (outcome.state, outcome.is_done) == ("failed", False)
+    assert "No space left" in outcome.reason
+    assert not list((tmp_path / "working").iterdir())
+    assert not (tmp_path / "finished").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(runs, "code_version", lambda: unit.identity["code"])
+    assert run_unit(unit, tmp_path).state == "finished"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resource limits")
+def test_a_kernel_that_may_not_write_fails(tables, go):
+    """The system refuses a large file, as a full disk does."""
+    cell = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+open("large.bin", "wb").write(bytes(100_000))
+"""
+    tables.add("large", "x: int = 1", cell)
+    ((_, outcome),) = go().failures()
+    assert "OSError" in outcome.reason
+
+
+def test_of_two_that_finish_the_same_run_the_first_wins(unit, tmp_path, monkeypatch):
+    """Another command finishes the same run while this one is at work."""
+    real = runs._run_in
+    done = []
+
+    def with_a_rival(*arguments):
+        real(*arguments)
+        if not done:
+            done.append(True)
+            assert run_unit(unit, tmp_path).state == "finished"
+            done.append(finished_run(tmp_path, unit.name)["id"])
+
+    monkeypatch.setattr(runs, "_run_in", with_a_rival)
+    assert run_unit(unit, tmp_path).state == "finished"
+    assert finished_run(tmp_path, unit.name, unit.key)["id"] == done[1]
+    assert not list((tmp_path / "working").iterdir())
+
+
+def test_other_code_than_planned_is_refused(unit, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "code_version", lambda: "0ther")
+    outcome = run_unit(unit, tmp_path)
+    assert outcome.state == "failed"
+    assert "install the same sources on all machines" in outcome.reason
+    assert not (tmp_path / "finished").exists()
+
+
+def test_an_input_is_the_folder_of_the_run_before(tables, go):
+    tables.add("train", "seed: int = 0", "open('model.txt', 'w').write(f'model {seed}')", matrix={"seed": [3, 4]})
+    cell = "from pathlib import Path\nassert (Path(models) / 'model.txt').read_text() == f'model {seed}'"
+    tables.add(
+        "score",
+        "seed: int = 0\nmodels: str = ''",
+        cell,
+        matrix={"seed": [3, 4]},
+        needs=["train"],
+        inputs={"models": "train"},
+    )
+    assert go().count("finished") == 4
+
+
+def test_leftovers_of_dead_processes_are_removed_and_others_are_not(tmp_path):
+    def leave(name, **owner):
+        folder = tmp_path / "working" / name
+        folder.mkdir(parents=True)
+        me = {"host": socket.gethostname(), "pid": os.getpid(), "born": psutil.Process().create_time()}
+        (folder / "owner.json").write_text(json.dumps(me | owner))
+        return folder
+
+    alive = leave("alive")
+    dead = leave("dead", pid=2**22 + 1)
+    reused = leave("reused", born=0.0)
+    elsewhere = leave("elsewhere", host="another", pid=2**22 + 1)
+    old = leave("old", host="another")
+    fresh = tmp_path / "working" / "fresh"
+    fresh.mkdir()
+    os.utime(old, (0, 0))
+    assert clean_working(tmp_path) == 3
+    assert [folder.exists() for folder in (alive, dead, reused, elsewhere, old, fresh)] == [
+        True,
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
+def test_the_command(tables, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tables_module, "FOLDER", tables.folder)
+    tables.add_work([0, 1])
+    tables.add("bad", "x: int = 1", "raise ValueError('first line\\nlast line')", by_name=True)
+    out = str(tmp_path / "runs")
+    common = ["--workers", "0", "--out", out]
+    assert main(["reproduce", "--seeds", "1", "-p", "parts=2", *common]) == 0
+    said = capsys.readouterr()
+    assert "finished  work (embedded, seed=1 parts=2)" in said.out
+    assert "1 runs: 1 finished now" in said.out
+    assert "runs: 100%" in said.err
+    (tmp_path / "p.yaml").write_text("work: {parts: 2}\n")
+    assert main(["reproduce", "--seeds", "1", "-f", str(tmp_path / "p.yaml"), *common, "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+    assert tables.executions() == {1: 1}
+    assert main(["reproduce", "work", "bad", "--seeds", "1", *common, "--quiet"]) == 1
+    said = capsys.readouterr().out
+    for text in ("bad.ipynb", "In [2]: raise ValueError", "last line", "failed"):
+        assert text in said
+    assert main(["reproduce", "--list"]) == 0
+    assert "bad" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["wrk"], "Did you mean 'work'"),
+        (["-p", "sed=1"], "Did you mean 'seed'"),
+        (["-p", "seed=one"], "must be of type int"),
+        (["-p", "seed"], "NAME=VALUE"),
+        (["-f", "none.yaml"], "none.yaml"),
+        (["--profile", "embeded"], "Did you mean 'embedded'"),
+        (["--workers", "-1"], "negative"),
+        (["--workers", "1", "--scheduler", "tcp://127.0.0.1:1"], "not both"),
+        (["--out", "/dev/null/runs"], "can't be made"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_code_2(tables, tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.setattr(tables_module, "FOLDER", tables.folder)
+    monkeypatch.chdir(tmp_path)
+    tables.add_work([0])
+    assert main(["reproduce", *arguments, "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.startswith("rsovlib: ")
+    assert len(error.strip().splitlines()) == 1
+    assert tables.executions() == {}
+
+
+def test_when_nothing_can_be_run_the_code_is_1(tables, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tables_module, "FOLDER", tables.folder)
+    monkeypatch.delenv("RSOV_DATA", raising=False)
+    tables.add("real", "x: int = 1", profiles={"full": {"data": ["datasets/gid"]}})
+    assert main(["reproduce", "--profile", "full", "--out", str(tmp_path / "runs")]) == 1
+    assert "RSOV_DATA" in capsys.readouterr().out
+
+
+def test_seeds_that_are_no_numbers(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", "--seeds", "a,b"])
+    assert stop.value.code == 2
+    assert "whole numbers" in capsys.readouterr().err
+
+
+def test_an_unknown_folder_of_tables(tmp_path):
+    with pytest.raises(InputError, match="no folder"):
+        reproduce(folder=tmp_path / "none", out=tmp_path)

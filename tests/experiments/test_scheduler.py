@@ -1,0 +1,226 @@
+"""Many runs in many processes: whatever is killed, nothing finished is lost or done again, nothing half-done counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rsovlib.errors import InputError, ResourceError
+from rsovlib.experiments import reproduce
+from rsovlib.experiments.runs import finished_runs
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+
+def ids(out: Path) -> dict[str, str]:
+    """Name of every finished run -> the id of the one execution that made it."""
+    return {record["name"]: record["id"] for _, record in finished_runs(out)}
+
+
+def start(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as words:
+        # Elsewhere than in the checkout, which `python -m` would import rsovlib from.
+        return subprocess.Popen(
+            command, env=environment, stdout=words, stderr=words, start_new_session=True, cwd=log.parent
+        )
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never came"
+        time.sleep(0.05)
+
+
+def processes(root: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The command, its workers and their kernels."""
+    try:
+        main = psutil.Process(root.pid)
+        return [main, *main.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def end(root: subprocess.Popen[bytes]) -> None:
+    """Kill the whole tree of a command."""
+    for process in processes(root):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    root.wait()
+
+
+def test_two_workers_do_all_in_the_order_of_their_needs(tables, command, environment, tmp_path, rows_of):
+    tables.add_work([0, 1, 2])
+    tables.add_work([9], name="last", needs=["work"])
+    tables.add("bad", "x: int = 1", "raise ValueError('luckless')")
+    out = tmp_path / "runs"
+    line = command("reproduce", "--workers", "2", "--out", str(out))
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "on 2 workers of this machine" in done.stdout
+    assert "luckless" in done.stdout
+    assert "4 finished now, 1 failed" in done.stdout
+    order = re.findall(r"^finished +(\w+)", done.stdout, re.M)
+    assert order[-1] == "last"
+    assert {row["value"] for row in rows_of(out)} == {0.5, 10.5, 20.5, 90.5}
+    assert tables.executions() == {0: 1, 1: 1, 2: 1, 9: 1}
+
+
+def test_no_cluster_is_started_for_nothing(tables, tmp_path, monkeypatch):
+    tables.add_work([0])
+    options = {"folder": tables.folder, "out": tmp_path / "runs", "progress": False}
+    reproduce(**options, workers=0)
+    monkeypatch.setattr("rsovlib.experiments.reproduction.run_units", None)
+    assert reproduce(**options, workers=2).count("kept") == 1
+
+
+def test_ctrl_c_stops_kernels_and_keeps_what_is_finished(tables, command, environment, tmp_path):
+    tables.add_work([0], name="quick")
+    tables.add_work([1, 2], wait=120.0, name="slow", needs=["quick"])
+    out, log = tmp_path / "runs", tmp_path / "log.txt"
+    process = start(command("reproduce", "--workers", "2", "--out", str(out), "-p", "quick.wait=0"), environment, log)
+    try:
+        wait_for(lambda: len(ids(out)) == 1 and len(list((out / "working").glob("slow-*/notebook.ipynb"))) == 2)
+        tree = processes(process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        assert process.wait(timeout=60) == 130, log.read_text()
+    finally:
+        end(process)
+    wait_for(lambda: not [one for one in tree if one.is_running() and one.status() != psutil.STATUS_ZOMBIE])
+    assert len(ids(out)) == 1
+    assert "Traceback" not in log.read_text()
+
+
+def kill_again_and_again(kills: int, line: list[str], environment: dict[str, str], out: Path, seed: int, log: Path):
+    """Kill a random process of the command at random moments; gives the runs that were finished at each kill."""
+    rng = random.Random(seed)
+    seen: list[dict[str, str]] = []
+    victims: list[int] = []
+    process = start(line, environment, log)
+    try:
+        while len(victims) < kills:
+            # Not before it is at work: of its start every kill would hit the same moments.
+            wait_for(lambda one=process: one.poll() is not None or len(processes(one)) > 4)
+            time.sleep(rng.uniform(0.1, 3.0))
+            tree = processes(process)
+            if process.poll() is not None:
+                process = start(line, environment, log)
+            elif tree:
+                with suppress(psutil.NoSuchProcess):
+                    choice = rng.choice(tree)
+                    choice.kill()
+                    victims.append(choice.pid)
+                    seen.append(ids(out))
+    finally:
+        end(process)
+    seen.append(ids(out))
+    return seen, victims
+
+
+def check_kills(tables, command, environment, tmp_path, rows_of, kills: int, seeds: int, seed: int) -> None:
+    tables.add_work(list(range(seeds)), wait=0.25, parts=3)
+    out = tmp_path / "runs"
+    line = command("reproduce", "--workers", "2", "--out", str(out), "--quiet")
+    seen, victims = kill_again_and_again(kills, line, environment, out, seed, tmp_path / "log.txt")
+    assert len(victims) == kills
+    done = subprocess.run(line[:-1], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    last = ids(out)
+    assert len(last) == seeds
+    for before in seen:  # what was finished at a kill is the very same execution now
+        assert before.items() <= last.items()
+    assert f"{seeds - len(seen[-1])} finished now" in done.stdout or len(seen[-1]) == seeds
+    assert {path.name for path in (out / "working").iterdir()} == set()
+    assert sorted(row["value"] for row in rows_of(out)) == [10 * number + 0.5 for number in range(seeds)]
+    for folder, _ in finished_runs(out):
+        assert [(folder / f"part_{part}.txt").stat().st_size for part in range(3)] == [1000] * 3
+    executions = sum(tables.executions().values())
+    print(f"{kills} kills; finished at each: {[len(before) for before in seen]}; {executions} executions")
+
+
+def test_four_kills(tables, command, environment, tmp_path, rows_of):
+    check_kills(tables, command, environment, tmp_path, rows_of, kills=4, seeds=6, seed=11)
+
+
+@pytest.mark.slow
+def test_thirty_kills(tables, command, environment, tmp_path, rows_of):
+    """The whole promise: 30 kills, then one plain run equals an undisturbed one."""
+    check_kills(tables, command, environment, tmp_path, rows_of, kills=30, seeds=40, seed=5)
+    disturbed = rows_of(tmp_path / "runs")
+    line = command("reproduce", "--workers", "2", "--out", str(tmp_path / "calm"), "--quiet")
+    subprocess.run(line, env=environment, check=True)
+    assert rows_of(tmp_path / "calm") == disturbed
+
+
+@pytest.fixture
+def cluster(environment, tmp_path):
+    """A scheduler and two workers, each started by its own command, as on a cluster."""
+    tool = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    address_file = tmp_path / "scheduler.json"
+    log = tmp_path / "cluster.txt"
+    started = [
+        start(
+            [*tool, "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(address_file)],
+            environment,
+            log,
+        )
+    ]
+    try:
+        wait_for(address_file.exists)
+        address = json.loads(address_file.read_text())["address"]
+        worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
+        started += [start(worker, environment, log) for _ in range(2)]
+        wait_for(lambda: log.read_text().count("Registered to") >= 2)
+        yield address, started
+    finally:
+        for process in started:
+            end(process)
+
+
+@pytest.mark.slow
+def test_separately_started_scheduler_and_workers(tables, command, environment, tmp_path, cluster, rows_of):
+    """From a laptop to a cluster: the same command with --scheduler; then a worker dies, then the scheduler."""
+    address, started = cluster
+    tables.add_work([0, 1, 2, 3], wait=1.0, parts=2)
+    out = tmp_path / "runs"
+    line = command("reproduce", "--scheduler", address, "--out", str(out), "--seeds", "0,1")
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "on 2 workers of 1 machines" in done.stdout
+    assert len(ids(out)) == 2
+
+    line = command("reproduce", "--scheduler", address, "--out", str(out))
+    process = start(line, environment, tmp_path / "log.txt")
+    wait_for(lambda: len(list((out / "working").glob("*"))) == 2)
+    end(started[1])  # a worker with its kernel: its run goes to the other one
+    assert process.wait() == 0, (tmp_path / "log.txt").read_text()
+    assert {row["value"] for row in rows_of(out)} == {0.5, 10.5, 20.5, 30.5}
+
+    line = command("reproduce", "--scheduler", address, "--out", str(out), "--seeds", "7,8", "-p", "wait=60")
+    left = set((out / "working").glob("*"))
+    process = start(line, environment, tmp_path / "log.txt")
+    wait_for(lambda: set((out / "working").glob("*")) - left)
+    end(started[0])
+    assert process.wait() == 2
+    assert "doesn't answer any more" in (tmp_path / "log.txt").read_text()
+    assert len(ids(out)) == 4
+
+
+def test_no_scheduler_is_a_clear_sentence(tables, tmp_path, monkeypatch):
+    monkeypatch.setattr("rsovlib.experiments.scheduler.CONNECT_SECONDS", 1)
+    tables.add_work([0])
+    with pytest.raises(ResourceError, match=r"no Dask scheduler at 'tcp://127\.0\.0\.1:9'"):
+        reproduce(folder=tables.folder, out=tmp_path, scheduler="tcp://127.0.0.1:9", progress=False)
+    with pytest.raises(InputError, match="not both"):
+        reproduce(folder=tables.folder, out=tmp_path, scheduler="tcp://127.0.0.1:9", workers=2, progress=False)
