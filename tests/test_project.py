@@ -227,7 +227,7 @@ def test_a_wheel_holds_all_that_the_checkout_has(repository: Path, tmp_path: Pat
         commands = wheel.read(f"rsovlib-{rsovlib.__version__}.dist-info/entry_points.txt").decode()
     assert "rsovlib = rsovlib.cli:main" in commands
     for folder, suffixes in {
-        "rsovlib": (".py", ".typed", ".yaml", ".json", ".md", ".gz", ".safetensors"),
+        "rsovlib": (".py", ".typed", ".yaml", ".json", ".md", ".gz", ".j2", ".safetensors"),
         "notebooks": (".ipynb",),
         "data_manifests": (".yaml",),
     }.items():
