@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # Before NumPy, torch or numba are loaded. Under pytest-xdist every worker has a core of its own: threads of
@@ -13,6 +14,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ["MPLBACKEND"] = "Agg"
 # Tests never reach for the network: a missing weight must be an error here, not a download.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# A background shell (`make test &`) starts everything with Ctrl-C ignored, and tests that send it would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
