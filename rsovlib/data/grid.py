@@ -7,8 +7,10 @@ the picture, and not by equality of numbers.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import numpy as np
 import rasterio
@@ -172,3 +174,34 @@ def _inverse(transform: rasterio.Affine) -> NDArray[np.float64]:
 
 def _apply(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
     return points @ matrix[:2, :2].T + matrix[:2, 2]
+
+
+class OpenOnGrid(ABC):
+    """Something open whose pixels lie on a grid: closed by ``with``, and as large as its grid."""
+
+    @property
+    @abstractmethod
+    def grid(self) -> Grid:
+        """Size and place of what is read, control points included."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what is open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.grid.height
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.grid.width

@@ -13,14 +13,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from rsovlib.data.grid import TOLERANCE, Grid, ResamplingRule
+from rsovlib.data.grid import TOLERANCE, Grid, OpenOnGrid, ResamplingRule
 from rsovlib.data.reader import SceneRaster, StretchRule, open_scene
 from rsovlib.data.sar import IW_LOOKS, Filter
 from rsovlib.data.sarscene import SarScene, UnitRule, polarisations
@@ -100,7 +99,7 @@ class PairWindow:
     sar_valid: NDArray[np.bool_]
 
 
-class ScenePair:
+class ScenePair(OpenOnGrid):
     """An optical and a radar scene on the optical grid. Made by :func:`open_pair`.
 
     Attributes:
@@ -114,14 +113,6 @@ class ScenePair:
         self.sar = sar
         self.relation = relation
 
-    def __enter__(self) -> ScenePair:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close both files."""
         self.optical.close()
@@ -131,16 +122,6 @@ class ScenePair:
     def grid(self) -> Grid:
         """The optical grid."""
         return self.optical.grid
-
-    @property
-    def height(self) -> int:
-        """Rows of the grid."""
-        return self.grid.height
-
-    @property
-    def width(self) -> int:
-        """Columns of the grid."""
-        return self.grid.width
 
     def read(self, window: Window | None = None) -> PairWindow:
         """Display values and availability of both, in a window or as a whole.
@@ -210,7 +191,7 @@ def open_stack(
     return RasterStack(readers, chosen, relations)
 
 
-class RasterStack:
+class RasterStack(OpenOnGrid):
     """Rasters of one place on one grid, by name of their modality. Made by :func:`open_stack`.
 
     Attributes:
@@ -223,14 +204,6 @@ class RasterStack:
         self.readers = readers
         self.reference = reference
         self.relations = relations
-
-    def __enter__(self) -> RasterStack:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close all files."""

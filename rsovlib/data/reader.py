@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
-from rsovlib.data.grid import Grid
+from rsovlib.data.grid import Grid, OpenOnGrid
 from rsovlib.data.source import SAMPLE_SIDE, BandReader, Bands, band_numbers
 from rsovlib.data.stretch import AS_THEY_ARE, PERCENTILES, Stretch, percentile_stretch
 from rsovlib.errors import InputError, RasterError
@@ -63,7 +62,7 @@ def open_scene(
     return SceneRaster(path, bands, stretch=stretch, percentiles=percentiles)
 
 
-class SceneRaster:
+class SceneRaster(OpenOnGrid):
     """An open raster, read as uint8 RGB. Made by :func:`open_scene`.
 
     Attributes:
@@ -93,14 +92,6 @@ class SceneRaster:
         self._source = BandReader(path, choose)
         self.bands = self._source.bands
 
-    def __enter__(self) -> SceneRaster:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close the file."""
         self._source.close()
@@ -109,16 +100,6 @@ class SceneRaster:
     def grid(self) -> Grid:
         """Size and place of the scene, control points included."""
         return self._source.grid
-
-    @property
-    def height(self) -> int:
-        """Rows of the scene."""
-        return self._source.height
-
-    @property
-    def width(self) -> int:
-        """Columns of the scene."""
-        return self._source.width
 
     @property
     def crs(self) -> rasterio.CRS | None:

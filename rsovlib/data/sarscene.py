@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from types import TracebackType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsovlib.data import sar
-from rsovlib.data.grid import Grid
+from rsovlib.data.grid import Grid, OpenOnGrid
 from rsovlib.data.source import SAMPLE_SIDE, BandChoice, BandReader, band_numbers
 from rsovlib.data.stretch import AS_THEY_ARE, PERCENTILES, Stretch, percentile_stretch
 from rsovlib.errors import InputError, RasterError, unknown_name
@@ -64,7 +63,7 @@ def open_sar(
     )
 
 
-class SarScene:
+class SarScene(OpenOnGrid):
     """An open radar raster. Made by :func:`open_sar`, or by :func:`rsovlib.data.pair.open_pair` on another grid.
 
     Attributes:
@@ -108,14 +107,6 @@ class SarScene:
             self.close()
             raise
 
-    def __enter__(self) -> SarScene:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close the file."""
         self._source.close()
@@ -124,16 +115,6 @@ class SarScene:
     def grid(self) -> Grid:
         """Size and place of what is read."""
         return self._source.grid
-
-    @property
-    def height(self) -> int:
-        """Rows."""
-        return self._source.height
-
-    @property
-    def width(self) -> int:
-        """Columns."""
-        return self._source.width
 
     @property
     def channels(self) -> tuple[str, str, str]:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeAlias, get_args
 
 import numpy as np
@@ -32,7 +31,7 @@ from rasterio.windows import Window
 
 from rsovlib.data._png import require_whole_png
 from rsovlib.data.geotiff import open_raster
-from rsovlib.data.grid import Grid, ResamplingRule
+from rsovlib.data.grid import Grid, OpenOnGrid, ResamplingRule
 from rsovlib.errors import InputError, RasterError, unknown_name
 
 SAMPLE_SIDE = 1024
@@ -116,7 +115,7 @@ def read_raster(
         return source.read(window)
 
 
-class BandReader:
+class BandReader(OpenOnGrid):
     """An open raster. Made by :func:`open_bands`.
 
     Attributes:
@@ -135,14 +134,6 @@ class BandReader:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> BandReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file."""
