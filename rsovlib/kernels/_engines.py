@@ -16,8 +16,8 @@ from rsovlib.kernels._arrays import require
 from rsovlib.kernels._curvature import LOCAL_GAIN, LOCAL_SHIFT, curvature, logit_shift
 from rsovlib.kernels._problem import DualField, Problem, adjoint_rows
 
-# Bytes of a core's own cache that the rows of one pass may take.
-_CACHE = 2**20
+# Bytes of cache that the rows of one pass may take. More than a core's own still pays: the next level beats memory.
+_CACHE = 2**22
 
 # Numba's simplest threading layer must not be entered from two threads at once.
 _PARALLEL_REGION = threading.Lock()
