@@ -1,6 +1,8 @@
 """Whole scenes: megapixels a second, peak memory, the share of time outside the networks, one process against two.
 
 * ``networks``: SDCI with the embedded models on a simulated scene, by 1 and by 2 processes of one thread each.
+* ``radar``: MM-OVSeg with its embedded models on a simulated scene and a radar raster of half its resolution beside it
+  (left out where the installation has no such models).
 * ``machinery``: a stand-in that costs next to nothing, so that everything else shows: reading, keeping, blending,
   writing. With ``--full`` on 20,000 x 20,000 pixels and 6 classes; peak memory is that of this process and its
   workers above what they took before the first tile.
@@ -31,6 +33,7 @@ from numpy.typing import NDArray
 MIB = 2**20
 CLASSES = "water, river; forest, trees; buildings, rooftops; roads; bare soil; farmland"
 CHILD = "benchmarks.bench_scene"
+RADAR_METHOD = "mm-ovseg"
 
 
 def rows(*, full: bool = False) -> Iterator[dict[str, Any]]:
@@ -38,9 +41,23 @@ def rows(*, full: bool = False) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         for workers in (1, 2):
             yield _in_child("networks", folder, 1024 if full else 640, workers)
+        for workers in (1, 2) if _has_radar_method() else ():
+            yield _in_child("radar", folder, 1024 if full else 640, workers)
         for workers in (1, 2):
             yield _in_child("machinery", folder, 20_000 if full else 4_000, workers)
         yield from _moving(Path(folder))
+
+
+def _has_radar_method() -> bool:
+    from rsovlib.errors import RsovError
+    from rsovlib.segmenters import make_segmenter
+
+    try:
+        make_segmenter(RADAR_METHOD)
+    except RsovError as error:
+        print(f"radar: left out ({error})", file=sys.stderr)
+        return False
+    return True
 
 
 def _in_child(table: str, folder: str, side: int, workers: int) -> dict[str, Any]:
@@ -123,6 +140,11 @@ def measure(table: str, folder: Path, side: int, workers: int) -> dict[str, Any]
             vars(segmenter)["encode_image"] = functools.partial(watched, segmenter)
             # Once before, for what is compiled at the first call.
             segmenter(np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8), CLASSES)
+    elif table == "radar":
+        radar = folder / f"radar-{side}.tif"
+        if not scene.exists():
+            _simulated(scene, side, radar)
+        options = {"method": RADAR_METHOD, "sar": radar}
     elif not scene.exists():
         _sparse(scene, side)
     inside = 0.0
@@ -147,11 +169,22 @@ def measure(table: str, folder: Path, side: int, workers: int) -> dict[str, Any]
     }
 
 
-def _simulated(path: Path, side: int) -> None:
+def _simulated(path: Path, side: int, radar: Path | None = None) -> None:
+    """A simulated scene of 10 m; and its radar at 20 m, without the last eighth of its rows."""
+    import rasterio
+
+    from rsovlib.data.grid import Grid
     from rsovlib.data.raster import write_raster
     from rsovlib.data.scenes import make_scene
 
-    write_raster(path, np.ascontiguousarray(np.moveaxis(make_scene(side, seed=1).optical, -1, 0)))
+    scene = make_scene(side, seed=1, modalities=["sar"])
+    place = rasterio.Affine(10, 0, 5e5, 0, -10, 5.6e6)
+    crs = rasterio.CRS.from_epsg(32632)
+    write_raster(path, np.ascontiguousarray(np.moveaxis(scene.optical, -1, 0)), Grid(side, side, place, crs))
+    if radar is not None and scene.sar is not None:
+        values = np.ascontiguousarray(scene.sar[:, : side * 7 // 8 : 2, ::2])
+        grid = Grid(*values.shape[1:], place @ rasterio.Affine.scale(2), crs)
+        write_raster(radar, values, grid, names=["VV", "VH"])
 
 
 def _sparse(path: Path, side: int) -> None:

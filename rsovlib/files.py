@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever meets a half-written one: write beside, then rename."""
+"""Writing files so that nobody ever meets a half-written one: write beside, then rename; and one writer at a time."""
 
 from __future__ import annotations
 
@@ -52,3 +52,32 @@ def write_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         for folder in made:  # a failed job leaves no empty folders either
             with suppress(OSError):  # not empty, or already gone
                 folder.rmdir()
+
+
+@contextmanager
+def only_one(lock: Path, message: str) -> Iterator[None]:
+    """Hold a lock while the block runs; the system lets go of it when the process ends, however that happens.
+
+    Args:
+        lock: an empty file of this name is made, with its folder, and stays.
+        message: what to say to the second one.
+
+    Raises:
+        OutputError: another process holds it, or the file can't be made.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing stops two runs from doing the same work, and both do it right
+        yield
+        return
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("ab")
+    except OSError as error:
+        raise OutputError(f"{lock.parent} can't be written to ({error.strerror or error}); choose another.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(message) from error
+        yield

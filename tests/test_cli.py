@@ -34,7 +34,7 @@ def asked(monkeypatch):
     calls = {}
 
     def make(method, **options):
-        calls.update(options, method=method)
+        calls.update(options, method=method.name)
 
         def segmenter(image, classes):
             bright = image.mean(axis=-1) / 255

@@ -86,6 +86,16 @@ class DinoBackbone:
         return int(self._model.num_prefix_tokens)
 
     @property
+    def width(self) -> int:
+        """D, the width of the tokens."""
+        return int(self._model.embed_dim)
+
+    @property
+    def depth(self) -> int:
+        """L, the number of blocks."""
+        return len(self._model.blocks)
+
+    @property
     def embed_dim(self) -> int:
         """Size of the features that are compared with text."""
         return int(self._model.embed_dim if self.alignment is None else self.alignment[0].shape[1])
@@ -135,6 +145,21 @@ class DinoBackbone:
             grid=grid,
         )
 
+    def layers(self, pixels: torch.Tensor) -> tuple[list[torch.Tensor], tuple[int, int]]:
+        """The patch tokens of every layer alone, without the attention map: less memory than :meth:`features`.
+
+        Args:
+            pixels: (B, 3, H, W), normalised; H and W are multiples of the patch size.
+
+        Returns:
+            A tensor (B, N, D) a layer, after the model's final normalisation; rows and columns of patches.
+
+        Raises:
+            InputError: a side is no multiple of the patch size.
+        """
+        grid = patch_grid(pixels, self.patch_size)
+        return self._run(pixels, grid)[0], grid
+
     def query_key(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int]]:
         """q and k of the last block, patches only; of rotary models, before the rotation.
 
@@ -155,11 +180,16 @@ class DinoBackbone:
             self._run(pixels, grid)
         finally:
             hook.remove()
+        return (*self.split_last(caught[0]), grid)
+
+    def split_last(self, normed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """q and k (B, heads, N, d) of the last block, patches only, from the tokens (B, L, D) that it attends to."""
+        attention = self._model.blocks[-1].attn
         query, key = (
             part[:, self.prefix_tokens :].unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-            for part in _query_key(attention, caught[0])
+            for part in _query_key(attention, normed)
         )
-        return attention.q_norm(query), attention.k_norm(key), grid
+        return attention.q_norm(query), attention.k_norm(key)
 
     def _run(self, pixels: torch.Tensor, grid: tuple[int, int]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Normalised patch tokens of every layer, and the last layer's prefix tokens."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 import ast
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rsovlib.segmenters.registry import method_help
 
 if TYPE_CHECKING:
     from rsovlib.data.raster import SceneReport
@@ -30,6 +36,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--out", required=True, metavar="MAP.tif", help="class map to write")
 
+    parser.add_argument(
+        "--sar",
+        metavar="RADAR.tif",
+        help="radar raster of the same place, for methods that use one; grid, resolution and extent may differ",
+    )
+
     more = parser.add_argument_group("further outputs")
     more.add_argument("--png", metavar="FILE.png", help="picture of the map over the image, with a legend")
     more.add_argument("--vector", metavar="FILE", help="polygons: .gpkg, .geojson, .parquet or .fgb")
@@ -39,7 +51,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     more.add_argument("--cog", action="store_true", help="write maps as cloud-optimised GeoTIFFs")
 
     how = parser.add_argument_group("method")
-    how.add_argument("--method", default="sdci", help="segmentation method (default: %(default)s)")
+    how.add_argument(
+        "--method", default="sdci", metavar="NAME", help=f"segmentation method (default: %(default)s): {method_help()}"
+    )
     how.add_argument(
         "--profile",
         default="embedded",
@@ -69,6 +83,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         choices=("auto", "percentile", "none"),
         help="auto: 2-98 %% of the scene for all but 8-bit images; percentile: for all (default: %(default)s)",
     )
+    image.add_argument("--sar-bands", metavar="VV,VH", help="polarisations of the radar raster, by number or name")
+    image.add_argument(
+        "--sar-unit",
+        default="auto",
+        choices=("auto", "db", "linear", "amplitude", "display"),
+        help="of the radar's values (default: %(default)s)",
+    )
+    image.add_argument("--despeckle", metavar="FILTER", help='speckle filter for the radar, such as "refined_lee"')
     image.add_argument("--tile", type=int, metavar="PIXELS", help="side of a tile (default: the method's own)")
     image.add_argument(
         "--overlap", type=int, metavar="PIXELS", help="shared by neighbouring tiles (default: the method's own)"
@@ -86,6 +108,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     who.add_argument("--scheduler", metavar="tcp://...", help="instead: the workers of a Dask cluster")
     who.add_argument("--threads", type=int, metavar="N", help="of each worker (default: cores / workers)")
     who.add_argument(
+        "--batch",
+        type=int,
+        metavar="TILES",
+        help="tiles that go through the networks together, at most (default: 1 on the CPU, by memory on a GPU)",
+    )
+    who.add_argument(
         "--no-resume", action="store_true", help="forget the tiles that an interrupted run of this command finished"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
@@ -99,33 +127,56 @@ def run(options: argparse.Namespace) -> int:
     # Only what was asked for is handed on: a method without a DINO need not know the name.
     names = ("clip", "clip_weights", "dino", "dino_weights")
     models = {name: value for name in names if (value := getattr(options, name)) is not None}
-    report = segment_scene(
-        options.image,
-        options.classes,
-        options.out,
-        method=options.method,
-        profile=options.profile,
-        tile=options.tile,
-        overlap=options.overlap,
-        bands=options.bands,
-        stretch=options.stretch,
-        device=options.device,
-        progress=not options.quiet,
-        png=options.png,
-        vector=options.vector,
-        probabilities=options.probabilities,
-        areas=options.areas,
-        cog=options.cog,
-        workers=options.workers,
-        scheduler=options.scheduler,
-        threads=options.threads,
-        statistics=options.statistics,
-        resume=not options.no_resume,
-        **{**models, **dict(options.set)},
-    )
+    with _hint_on_interruption(options.out):
+        report = segment_scene(
+            options.image,
+            options.classes,
+            options.out,
+            sar=options.sar,
+            sar_bands=options.sar_bands,
+            sar_unit=options.sar_unit,
+            despeckle=options.despeckle,
+            batch=options.batch,
+            method=options.method,
+            profile=options.profile,
+            tile=options.tile,
+            overlap=options.overlap,
+            bands=options.bands,
+            stretch=options.stretch,
+            device=options.device,
+            progress=not options.quiet,
+            png=options.png,
+            vector=options.vector,
+            probabilities=options.probabilities,
+            areas=options.areas,
+            cog=options.cog,
+            workers=options.workers,
+            scheduler=options.scheduler,
+            threads=options.threads,
+            statistics=options.statistics,
+            resume=not options.no_resume,
+            **{**models, **dict(options.set)},
+        )
     if not options.quiet:
         _print_report(report)
     return 0
+
+
+@contextmanager
+def _hint_on_interruption(out: str) -> Iterator[None]:
+    """After Ctrl-C, say what is kept."""
+    from rsovlib.data.tilestore import partial_folder
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = partial_folder(Path(out))
+        if kept.is_dir():
+            print(
+                f"rsovlib: interrupted; finished tiles are kept in {kept}, and the same command goes on with them.",
+                file=sys.stderr,
+            )
+        raise
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -145,6 +196,9 @@ def _print_report(report: SceneReport) -> None:
     bands = ", ".join(str(band) for band in facts["bands"])
     print(report.table().to_string(index=False, float_format=lambda value: f"{value:.2f}"))
     print(f"bands {bands} as red, green, blue ({facts['band_rule']}); brightness: {facts['stretch']}")
+    if "sar" in facts:
+        radar = facts["sar"]
+        print(f"radar: {radar['source']}, {radar['grid']}; covers {100 * radar['coverage']['sar']:.1f} % of the image")
     if report.nodata_pixels:
         print(f"{report.nodata_pixels} pixels have no data in the image and none in the map")
     print(f"{report.tiles} tiles in {report.seconds:.1f} s; {report.segmenter_seconds:.1f} s in the segmenter")

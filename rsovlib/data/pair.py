@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from rsovlib.data.reader import SceneRaster, StretchRule, open_scene
 from rsovlib.data.sar import IW_LOOKS, Filter
 from rsovlib.data.sarscene import SarScene, UnitRule, polarisations
 from rsovlib.data.source import SAMPLE_SIDE, BandReader, Bands
-from rsovlib.data.stretch import PERCENTILES
+from rsovlib.data.stretch import PERCENTILES, Stretch
 from rsovlib.errors import InputError, RasterError, unknown_name
 
 _SPECK = 1e-6
@@ -68,18 +68,61 @@ def open_pair(
         RasterError: a file is not usable, one of them has no place on Earth, or they lie in different places.
         InputError: an option is unknown or does not fit.
     """
+    radar = Radar(os.fspath(sar), _as_tuple(sar_bands), unit, despeckle, looks, percentiles, resampling, tolerance)
     with ExitStack() as stack:
         first = stack.enter_context(open_scene(optical, bands, stretch=stretch, percentiles=percentiles))
-        second = stack.enter_context(BandReader(sar, polarisations(sar_bands)))
-        relation = place_on(first.grid, first.name, second, resampling, tolerance)
-        if not second.holds_data():
-            raise RasterError(
-                f"{second.name} holds no data where {first.name} lies: every pixel there is nodata or masked; check "
-                "that the two files belong together."
-            )
-        scene = SarScene(second, unit=unit, despeckle=despeckle, looks=looks, percentiles=percentiles)
+        scene, relation = radar.beside(first)
         stack.pop_all()
-    return ScenePair(first, scene, relation)
+    return ScenePair(first, scene, relation, radar)
+
+
+@dataclass(frozen=True)
+class Radar:
+    """A radar raster and how it is read beside an optical scene; see :func:`open_pair`. Travels to other processes.
+
+    Attributes:
+        stretch: where it is known already (:meth:`ScenePair.recipe`), nothing has to be found on the whole scene.
+    """
+
+    path: str
+    bands: str | tuple[int | str, ...] | None = None
+    unit: UnitRule = "auto"
+    despeckle: Filter | None = None
+    looks: float = IW_LOOKS
+    percentiles: tuple[float, float] = PERCENTILES
+    resampling: ResamplingRule = "bilinear"
+    tolerance: float = TOLERANCE
+    stretch: Stretch | None = None
+
+    def beside(self, optical: SceneRaster) -> tuple[SarScene, str]:
+        """The radar raster on the grid of an open scene, and in words how it came there.
+
+        Raises:
+            RasterError: the file is not usable, has no place on Earth, or lies in another place.
+            InputError: an option is unknown or does not fit.
+        """
+        with ExitStack() as stack:
+            reader = stack.enter_context(BandReader(self.path, polarisations(self.bands)))
+            relation = place_on(optical.grid, optical.name, reader, self.resampling, self.tolerance)
+            if self.stretch is None and not reader.holds_data():
+                raise RasterError(
+                    f"{reader.name} holds no data where {optical.name} lies: every pixel there is nodata or masked; "
+                    "check that the two files belong together."
+                )
+            scene = SarScene(
+                reader,
+                unit=self.unit,
+                despeckle=self.despeckle,
+                looks=self.looks,
+                percentiles=self.percentiles,
+                stretch=self.stretch,
+            )
+            stack.pop_all()
+        return scene, relation
+
+
+def _as_tuple(bands: str | Sequence[int | str] | None) -> str | tuple[int | str, ...] | None:
+    return bands if bands is None or isinstance(bands, str) else tuple(bands)
 
 
 @dataclass(frozen=True)
@@ -108,10 +151,11 @@ class ScenePair(OpenOnGrid):
         relation: in words, how the radar came to this grid.
     """
 
-    def __init__(self, optical: SceneRaster, sar: SarScene, relation: str) -> None:
+    def __init__(self, optical: SceneRaster, sar: SarScene, relation: str, radar: Radar) -> None:
         self.optical = optical
         self.sar = sar
         self.relation = relation
+        self._radar = radar
 
     def close(self) -> None:
         """Close both files."""
@@ -140,6 +184,17 @@ class ScenePair(OpenOnGrid):
         """Shares of the grid, 0 to 1, where each and where both hold data, on the scene reduced to 1024 pixels."""
         optical, sar = self.optical.preview(SAMPLE_SIDE)[1], self.sar.preview(SAMPLE_SIDE)[1]
         return {"optical": optical.mean().item(), "sar": sar.mean().item(), "both": (optical & sar).mean().item()}
+
+    def recipe(self) -> Radar:
+        """How others read the same radar beside the same scene: what was found on the whole scene goes with it."""
+        path = Path(self.sar.name)
+        return replace(
+            self._radar,
+            path=str(path.absolute()) if path.exists() else self.sar.name,
+            bands=self.sar.bands,
+            unit=self.sar.unit,
+            stretch=self.sar.stretch,
+        )
 
     def settings(self) -> dict[str, Any]:
         """What is read depends on these, besides the optical scene's own; plain values, for the tags of a result."""

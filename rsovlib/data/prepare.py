@@ -45,7 +45,7 @@ from rsovlib.data.manifest import IGNORE, Clouds, Manifest, load_manifest
 from rsovlib.data.reading import OpenSample, Plan, open_sample
 from rsovlib.data.usage import Item, Usage, open_usage
 from rsovlib.errors import InputError, OutputError
-from rsovlib.files import write_beside
+from rsovlib.files import only_one, write_beside
 
 INDEX = "index.parquet"
 METADATA_KEY = b"rsovlib"
@@ -136,7 +136,7 @@ def prepare_tiles(
         InputError: a name is unknown, or nothing of the dataset is under the root, or the folder for the tiles holds
             other things.
         RasterError: a file is missing or damaged. Tiles that were finished stay.
-        OutputError: a tile can't be written.
+        OutputError: a tile can't be written, or another process prepares tiles in this folder.
     """
     manifest = dataset if isinstance(dataset, Manifest) else load_manifest(dataset)
     if tile_format not in ("tif", "png"):
@@ -152,18 +152,21 @@ def prepare_tiles(
     if folder.resolve() == usage.copy.root.resolve():
         raise InputError(f"{folder} is the dataset itself; give another folder for its tiles.")
     settings = _settings(usage, tile_format, fold)
-    _claim(folder, settings)
-    context = _Context(usage.plan, folder, tile_format)
-    jobs = _jobs(items)
-    kept = 0
-    rows: list[dict[str, Any]] = []
-    with tqdm(total=len(items), desc=f"prepare {manifest.name}", unit="tile", disable=not progress) as bar:
-        for done in run_all(_cut_sample, context, jobs, workers):
-            rows += done.rows
-            kept += done.kept
-            bar.update(len(done.rows))
-    splits = [item.split for item in items]
-    index = _write_index(folder, rows, splits, settings)
+    _refuse_other_things(folder)
+    message = f"Another process is preparing tiles in {folder} at this moment; wait for it, or choose another folder."
+    with only_one(folder / _PROGRESS / "lock", message):
+        _claim(folder, settings)
+        context = _Context(usage.plan, folder, tile_format)
+        jobs = _jobs(items)
+        kept = 0
+        rows: list[dict[str, Any]] = []
+        with tqdm(total=len(items), desc=f"prepare {manifest.name}", unit="tile", disable=not progress) as bar:
+            for done in run_all(_cut_sample, context, jobs, workers):
+                rows += done.rows
+                kept += done.kept
+                bar.update(len(done.rows))
+        splits = [item.split for item in items]
+        index = _write_index(folder, rows, splits, settings)
     use = usage.protocol
     return PrepareReport(
         index=index,
@@ -213,6 +216,14 @@ def _cloud_settings(clouds: Clouds) -> dict[str, Any]:
     return {"clear": clouds.clear, "kind": clouds.kind, "cover": clouds.cover, "version": CLOUD_VERSION}
 
 
+def _refuse_other_things(folder: Path) -> None:
+    """Refuse a folder that neither is new nor holds tiles of ours."""
+    if (folder / _PROGRESS / "settings.json").is_file() or not folder.exists():
+        return
+    if not folder.is_dir() or {entry.name for entry in folder.iterdir()} - {_PROGRESS}:
+        raise InputError(f"{folder} is there and holds other things than tiles; choose a new or empty folder.")
+
+
 def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
     """Make the folder ours, or make sure that it already was and with the same settings."""
     file = folder / _PROGRESS / "settings.json"
@@ -230,8 +241,6 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
                 f"{folder} holds tiles made with another {key} ({earlier.get(key)!r}, now {settings[key]!r}); "
                 "choose another folder, or delete this one."
             )
-    elif folder.exists() and (not folder.is_dir() or {entry.name for entry in folder.iterdir()} - {_PROGRESS}):
-        raise InputError(f"{folder} is there and holds other things than tiles; choose a new or empty folder.")
     for pattern in (".*.part*", "*/.*.part*"):  # of a run that was killed in the middle of a file
         for stale in folder.glob(pattern):
             stale.unlink(missing_ok=True)

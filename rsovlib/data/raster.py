@@ -16,10 +16,9 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,31 +28,30 @@ import rasterio
 from numpy.typing import NDArray
 
 from rsovlib.data import tile_crews
-from rsovlib.data.areas import PixelAreas, pixel_areas
-from rsovlib.data.classes import ClassPrompt, parse_classes
-from rsovlib.data.classmap import (
-    NODATA,
-    ClassMap,
-    Colours,
-    class_colours,
-    class_map_writer,
-    read_class_map,
-    replaced_class_map,
-    write_class_map,
-)
-from rsovlib.data.geotiff import TIFF_SUFFIXES, RowWriter, new_geotiff, open_raster, provenance, write_raster
-from rsovlib.data.memory import available_memory, in_words
+from rsovlib.data.classes import parse_classes
+from rsovlib.data.classmap import NODATA, ClassMap, class_colours, read_class_map, write_class_map
+from rsovlib.data.geotiff import open_raster, write_raster
 from rsovlib.data.outputs import check_output
 from rsovlib.data.pair import ScenePair, open_pair
 from rsovlib.data.reader import SceneRaster, StretchRule, open_scene
-from rsovlib.data.scene_run import SceneRun, TileOrder, disk_needed
+from rsovlib.data.sar import Filter
+from rsovlib.data.sarscene import UnitRule
+from rsovlib.data.scene_memory import batch_size, check_disk, check_memory
+from rsovlib.data.scene_outputs import (
+    SceneMaps,
+    SceneOutputs,
+    save_overlay,
+    write_areas,
+    write_picture,
+    write_regions,
+)
+from rsovlib.data.scene_run import SceneRun, TileOrder
 from rsovlib.data.source import BandReader, Bands, open_bands, read_raster
 from rsovlib.data.stretch import PERCENTILES
 from rsovlib.data.tile_work import Job, Segmenter
 from rsovlib.data.tilestore import code_digest, file_facts, open_store, run_key
-from rsovlib.data.tiling import BandAccumulator, TileGrid, check_tiling, tile_grid
-from rsovlib.data.vector import VECTOR_SUFFIXES, polygonize, write_polygons
-from rsovlib.errors import InputError, OutputError, RasterError, ResourceError, RsovError, unknown_name
+from rsovlib.data.tiling import check_tiling, tile_grid
+from rsovlib.errors import InputError, RasterError, unknown_name
 from rsovlib.files import write_beside
 
 if TYPE_CHECKING:
@@ -84,10 +82,6 @@ _GDAL_CACHE = 256 * 2**20
 
 _DEFAULT_TILING = (512, 128)
 """Tile and overlap in pixels for segmenters that have none of their own."""
-
-_PICTURE_SIDE = 2048
-"""Longest side of the overlay picture in pixels; larger scenes are shown reduced."""
-
 
 StatisticsRule = Literal["scene", "tile"]
 
@@ -142,6 +136,7 @@ def segment_scene(
     classes: str | Sequence[str],
     out: str | os.PathLike[str],
     *,
+    sar: str | os.PathLike[str] | None = None,
     method: str = "sdci",
     profile: str = "embedded",
     tile: int | None = None,
@@ -149,6 +144,9 @@ def segment_scene(
     bands: str | Sequence[int | str] | None = None,
     stretch: StretchRule = "auto",
     percentiles: tuple[float, float] = PERCENTILES,
+    sar_bands: str | Sequence[int | str] | None = None,
+    sar_unit: UnitRule = "auto",
+    despeckle: Filter | None = None,
     device: str = "auto",
     segmenter: Segmenter | None = None,
     progress: bool = True,
@@ -163,6 +161,7 @@ def segment_scene(
     statistics: StatisticsRule = "scene",
     resume: bool = True,
     tile_order: TileOrder = "rows",
+    batch: int | None = None,
     **options: Any,
 ) -> SceneReport:
     """Segment a whole raster by class names and write a georeferenced class map.
@@ -177,7 +176,9 @@ def segment_scene(
         classes: ``"water, river; forest"`` or ``["water, river", "forest"]``; see
             :func:`rsovlib.data.classes.parse_classes`.
         out: GeoTIFF to write: uint8, value k is class k, 255 is nodata.
-        method: name of the segmentation method.
+        sar: a radar raster of the same place, for methods that use one; it may differ in grid, resolution and
+            coordinate system, and need not reach everywhere. Tiles that it doesn't reach are segmented without it.
+        method: name of the segmentation method, see ``segmenters.METHODS``.
         profile: ``"embedded"`` (small models that ship with the package) or ``"full"`` (the papers' weights).
         tile: side of a tile in pixels; a tile is segmented as one image. None takes the segmenter's own.
         overlap: pixels that neighbouring tiles share at least; their probabilities are blended there. None takes
@@ -185,11 +186,14 @@ def segment_scene(
         bands: which bands are red, green and blue; see :func:`rsovlib.data.reader.open_scene`.
         stretch: how sensor values become display values; see :func:`rsovlib.data.reader.open_scene`.
         percentiles: of the stretch.
+        sar_bands: the polarisations; see :func:`rsovlib.data.sarscene.open_sar`.
+        sar_unit: of the radar's values; see there.
+        despeckle: speckle filter for the radar; see there.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         segmenter: use this one instead of making one from ``method``, ``profile``, ``device`` and ``options``.
         progress: show a bar.
         png: also write a picture of the map over the image, with a legend (at most 2048 pixels a side).
-        vector: also write polygons (.gpkg, .geojson, .parquet or .fgb); this holds the label map in memory.
+        vector: also write polygons (.gpkg, .geojson, .parquet or .fgb), as they are finished from top to bottom.
         probabilities: also write the blended probabilities, a float32 GeoTIFF with one band a class, NaN where nodata.
         areas: also write the table of :meth:`SceneReport.table` as CSV: pixels, share and hectares of each class.
         cog: write the class map and the probabilities as cloud-optimised GeoTIFFs.
@@ -207,6 +211,11 @@ def segment_scene(
             your own without ``settings()``, because nobody could tell whether it is still the same.
         tile_order: in which tiles are computed: ``"rows"``, ``"reversed"`` or ``"shuffled"``. The files do not depend
             on it; all but ``"rows"`` need disk space for all tiles at once.
+        batch: at most so many tiles go through the networks together, and fewer where memory is short; only for
+            segmenters with ``segment_batch`` or ``examine_batch``. None takes 1 on the CPU, where SDCI gained nothing
+            from more (``benchmarks/bench_batches.py``) and the files must not depend on how much memory was free; and
+            up to 16 on a GPU of this machine. Labels were measured to be the same; probabilities may differ by rounding
+            (tested: 1e-5 at most).
         **options: further options of the method.
 
     Returns:
@@ -224,14 +233,24 @@ def segment_scene(
     if tile is not None:
         check_tiling(tile, tile // 4 if overlap is None else overlap)
     extra = {"png": png, "vector": vector, "probabilities": probabilities, "areas": areas}
-    outputs = _Outputs.checked(path, out, extra)
-    _check_how(workers, scheduler, threads, statistics)
+    outputs = SceneOutputs.checked([path, *([] if sar is None else [sar])], out, extra)
+    _check_how(workers, scheduler, threads, statistics, batch)
     if segmenter is not None and options:
         raise InputError(f"With a segmenter of your own, {', '.join(sorted(options))} would have no effect; leave out.")
-    with (
-        rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE),
-        open_scene(path, bands, stretch=stretch, percentiles=percentiles) as scene,
-    ):
+    known: Any = None if segmenter is not None else _registry().find_method(method)
+    if sar is not None and not getattr(segmenter or known, "uses_sar", False):
+        raise _registry().without_radar(method if segmenter is None else type(segmenter).__name__)
+    if sar is None and (sar_bands is not None or sar_unit != "auto" or despeckle is not None):
+        raise InputError("sar_bands, sar_unit and despeckle belong to a radar raster; name it with sar=, or leave out.")
+    with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE), ExitStack() as opened:
+        pair = None
+        how: Any = {"bands": bands, "stretch": stretch, "percentiles": percentiles}
+        if sar is None:
+            scene = opened.enter_context(open_scene(path, **how))
+        else:
+            radar: Any = {"sar_bands": sar_bands, "unit": sar_unit, "despeckle": despeckle}
+            pair = opened.enter_context(open_pair(path, sar, **radar, **how))
+            scene = pair.optical
         if vector is not None and scene.grid.has_only_points:
             raise RasterError(
                 f"{scene.name} is placed by {len(scene.grid.gcps)} ground control points, and polygons need map "
@@ -239,8 +258,9 @@ def segment_scene(
             )
         scene.require_data()
         origin = {"method": method, "profile": profile, "options": {key: str(value) for key, value in options.items()}}
-        make: Any = functools.partial(_make_segmenter, method, profile=profile, device=device, **options)
         if segmenter is None:
+            # The method itself travels to the workers: one that was registered in this process is unknown to them.
+            make: Any = functools.partial(_make_segmenter, known, profile=profile, device=device, **options)
             segmenter = make()
         else:
             origin = {"method": getattr(segmenter, "__name__", type(segmenter).__name__)}
@@ -248,13 +268,17 @@ def segment_scene(
         tile, overlap = _tiling(segmenter, tile, overlap)
         grid = tile_grid(scene.height, scene.width, tile, overlap)
         at_once = 1 if scheduler is not None else workers
-        _check_memory(segmenter, scene, tile, overlap, len(prompts), at_once, with_polygons=vector is not None)
+        room = check_memory(segmenter, scene, tile, overlap, len(prompts), at_once, with_polygons=vector is not None)
         gather = _gatherer(segmenter) if statistics == "scene" and len(grid) > 1 else None
         settings = _settings(scene, segmenter, origin, tile, overlap)
         settings["statistics"] = {"rule": "tile" if gather is None else "scene"}
+        if pair is not None:
+            coverage = {name: round(share, 4) for name, share in pair.coverage.items()}
+            settings["sar"] = {**pair.settings(), "coverage": coverage}
         colours = class_colours(prompts)
         words = tuple(str(prompt) for prompt in prompts)
-        key = _key(scene, segmenter, settings, words, keeps_probabilities=probabilities is not None)
+        sources = [scene.name, *([] if pair is None else [pair.sar.name])]
+        key = _key(sources, scene, segmenter, settings, words, keeps_probabilities=probabilities is not None)
         # Found once and sent along: no worker reads the whole scene again for its brightness.
         job = Job(
             name=key or run_key(settings),
@@ -264,11 +288,13 @@ def segment_scene(
             classes=words,
             make=make,
             texts=_texts(segmenter, words),
+            radar=None if pair is None else pair.recipe(),
             threads=threads if workers == 1 or threads is not None else max(1, (os.cpu_count() or 1) // workers),
         )
         with open_store(outputs.out, key, resume=resume) as store:
-            _check_disk(store.folder, grid, len(prompts), two_pass=gather is not None, probabilities=probabilities)
-            run = SceneRun(grid, len(prompts), store, probabilities is not None, gather, tile_order)
+            check_disk(store.folder, grid, len(prompts), two_pass=gather is not None, probabilities=probabilities)
+            together = batch_size(segmenter, room, len(grid), at_once, asked=batch, elsewhere=scheduler is not None)
+            run = SceneRun(grid, len(prompts), store, probabilities is not None, gather, tile_order, together)
             with ExitStack() as stack:
                 if scheduler is not None:
                     crew = stack.enter_context(tile_crews.cluster(job, scheduler))
@@ -281,7 +307,7 @@ def segment_scene(
             if run.constants is not None:
                 settings["statistics"] |= run.constants
             with outputs.temporary(prompts, colours) as files:
-                maps = _Maps(scene, prompts, files, keep_confidence=vector is not None, cog=cog)
+                maps = SceneMaps(scene, prompts, files, cog=cog)
                 maps.write(run, colours, settings)
                 names = [prompt.name for prompt in prompts]
                 report = SceneReport(
@@ -300,11 +326,11 @@ def segment_scene(
                     files=outputs.extra,
                 )
                 if "png" in files.extra:
-                    _write_picture(files.extra["png"], files.out, scene, prompts)
+                    write_picture(files.extra["png"], files.out, scene, prompts)
                 if "vector" in files.extra:
-                    _write_vector(files.extra["vector"], files.out, prompts, maps.confidence)
+                    write_regions(files.extra["vector"], run, scene, prompts)
                 if "areas" in files.extra:
-                    _write_areas(files.extra["areas"], report)
+                    write_areas(files.extra["areas"], report.table())
     return report
 
 
@@ -332,140 +358,18 @@ def write_overlay_png(
     """
     target = check_output(path, (".png",))
     with write_beside(target) as temporary:
-        _save_overlay(temporary, image, labels, parse_classes(classes), valid)
+        save_overlay(temporary, image, labels, parse_classes(classes), valid)
     return target
 
 
-@dataclass(frozen=True)
-class _Outputs:
-    """The files that a run writes: the class map, and others by kind (png, vector, probabilities)."""
-
-    out: Path
-    extra: dict[str, Path]
-
-    @classmethod
-    def checked(
-        cls,
-        source: str | os.PathLike[str],
-        out: str | os.PathLike[str],
-        extra: Mapping[str, str | os.PathLike[str] | None],
-    ) -> _Outputs:
-        """Refuse what can't be written, before any work.
-
-        Raises:
-            OutputError: see :func:`rsovlib.data.outputs.check_output`.
-        """
-        taken = [source, out]
-        first = check_output(out, TIFF_SUFFIXES, [source])
-        others = {}
-        for kind, path in extra.items():
-            if path is not None:
-                others[kind] = check_output(path, _SUFFIXES[kind], taken)
-                taken.append(path)
-        return cls(first, others)
-
-    @contextmanager
-    def temporary(self, prompts: Sequence[ClassPrompt], colours: Colours) -> Iterator[_Outputs]:
-        """Paths to write to; renamed when the block ends well, the class map last, and removed when it does not."""
-        with ExitStack() as stack:
-            out = stack.enter_context(replaced_class_map(self.out, prompts, colours))
-            extra = {kind: stack.enter_context(write_beside(path)) for kind, path in self.extra.items()}
-            yield _Outputs(out, extra)
+def _registry() -> Any:
+    """The methods by name. Looked up at run time, because methods are a layer above data."""
+    return importlib.import_module("rsovlib.segmenters.registry")
 
 
-_SUFFIXES = {"png": (".png",), "vector": VECTOR_SUFFIXES, "probabilities": TIFF_SUFFIXES, "areas": (".csv",)}
-
-
-class _Maps:
-    """Writes the finished bands of a run, and counts.
-
-    Attributes:
-        pixels: (K,) pixels of each class.
-        confidence: (H, W) uint8, the probability of the chosen class x 255; None if not asked for.
-    """
-
-    def __init__(
-        self,
-        scene: SceneRaster,
-        prompts: Sequence[ClassPrompt],
-        files: _Outputs,
-        *,
-        keep_confidence: bool,
-        cog: bool,
-    ) -> None:
-        self._scene = scene
-        self._prompts = prompts
-        self._files = files
-        self._cog = cog
-        self._areas: PixelAreas | None = pixel_areas(scene.crs, scene.transform, scene.height, scene.width)
-        self._square_metres = np.zeros(len(prompts))
-        self.pixels = np.zeros(len(prompts), dtype=np.int64)
-        self.confidence = np.zeros((scene.height, scene.width), dtype=np.uint8) if keep_confidence else None
-
-    def hectares(self) -> dict[str, float] | None:
-        """The area of each class, or None where it can't be known."""
-        if self._areas is None:
-            return None
-        names = [prompt.name for prompt in self._prompts]
-        return dict(zip(names, (self._square_metres / 1e4).tolist(), strict=True))
-
-    def write(self, run: SceneRun, colours: Colours, settings: Mapping[str, Any]) -> None:
-        """Write the class map, and the probabilities if wanted, from top to bottom."""
-        scene = self._scene
-        with ExitStack() as stack:
-            shape = (scene.height, scene.width)
-            place = scene.grid.georeference()
-            class_map = stack.enter_context(
-                class_map_writer(self._files.out, shape, self._prompts, colours, place, tags=settings, cog=self._cog)
-            )
-            probability_map = None
-            if "probabilities" in self._files.extra:
-                path = self._files.extra["probabilities"]
-                probability_map = stack.enter_context(_probability_writer(path, scene, len(self._prompts), self._cog))
-                probability_map.target.update_tags(**provenance(settings))
-                for band, prompt in enumerate(self._prompts, start=1):
-                    probability_map.target.set_band_description(band, prompt.name)
-            for rows in run.bands():
-                self._count(rows.first, rows.labels)
-                class_map.write(rows.labels)
-                if probability_map is not None:
-                    probability_map.write(rows.float_probabilities())
-                if self.confidence is not None:
-                    self.confidence[rows.first : rows.first + len(rows.labels)] = rows.confidence
-
-    def _count(self, first: int, labels: NDArray[np.uint8]) -> None:
-        """Pixels and area of each class in some rows."""
-        step = 256  # areas in float64 need more room than the labels
-        for start in range(0, len(labels), step):
-            part = labels[start : start + step]
-            valid = part != NODATA
-            counted = part[valid]
-            self.pixels += np.bincount(counted, minlength=len(self.pixels))
-            if self._areas is not None:
-                weights = self._areas.of_rows(first + start, len(part))[valid]
-                self._square_metres += np.bincount(counted, weights=weights, minlength=len(self.pixels))
-
-
-def _probability_writer(path: Path, scene: SceneRaster, classes: int, cog: bool) -> AbstractContextManager[RowWriter]:
-    """A float32 GeoTIFF with one band a class, to be written from top to bottom; NaN is nodata."""
-    return new_geotiff(
-        path,
-        overviews="average" if cog else None,
-        cog=cog,
-        height=scene.height,
-        width=scene.width,
-        count=classes,
-        dtype="float32",
-        nodata=np.nan,
-        interleave="band",
-        predictor=3,
-        **scene.grid.georeference(),
-    )
-
-
-def _make_segmenter(method: str, **options: Any) -> Segmenter:
-    """A segmenter by name. Looked up at run time, because methods are a layer above data."""
-    made: Segmenter = importlib.import_module("rsovlib.segmenters").make_segmenter(method, **options)
+def _make_segmenter(method: Any, **options: Any) -> Segmenter:
+    """The segmenter of a registered method, with its models loaded."""
+    made: Segmenter = method.make(**options)
     return made
 
 
@@ -486,13 +390,13 @@ def _texts(segmenter: Segmenter, classes: Sequence[str]) -> Any:
     return None if features is None else features(list(classes))
 
 
-def _check_how(workers: int, scheduler: str | None, threads: int | None, statistics: str) -> None:
+def _check_how(workers: int, scheduler: str | None, threads: int | None, statistics: str, batch: int | None) -> None:
     """Refuse ways of running that contradict each other.
 
     Raises:
         InputError: see the messages.
     """
-    for name, value in (("workers", workers), ("threads", threads)):
+    for name, value in (("workers", workers), ("threads", threads), ("tiles in a batch", batch)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InputError(f"The number of {name} is {value!r}, and must be a whole number from 1 up.")
     if scheduler is not None and workers != 1:
@@ -502,6 +406,7 @@ def _check_how(workers: int, scheduler: str | None, threads: int | None, statist
 
 
 def _key(
+    names: Sequence[str],
     scene: SceneRaster,
     segmenter: Segmenter,
     settings: Mapping[str, Any],
@@ -512,8 +417,10 @@ def _key(
     """A name for everything that the tiles depend on; None for a segmenter that doesn't say what it is."""
     if getattr(segmenter, "settings", None) is None:
         return None
-    with open_raster(scene.name) as source:
-        files = list(source.files)
+    files = []
+    for name in names:
+        with open_raster(name) as source:
+            files += source.files
     grid = scene.grid
     facts = {
         "files": file_facts(files),
@@ -526,25 +433,6 @@ def _key(
         "code": code_digest(),
     }
     return run_key(facts)
-
-
-def _check_disk(folder: Path, grid: TileGrid, classes: int, *, two_pass: bool, probabilities: object) -> None:
-    """Say before the work that there is no room for it, rather than in the middle.
-
-    Raises:
-        OutputError: the disk is foreseen to be too small.
-    """
-    needed = disk_needed(grid, classes, two_pass=two_pass, probabilities=probabilities is not None)
-    try:
-        taken = sum(path.stat().st_size for path in folder.iterdir())
-        free = shutil.disk_usage(folder).free
-    except OSError:
-        return
-    if needed - taken > free:
-        raise OutputError(
-            f"Finished tiles need up to {in_words(needed - taken)} beside the output while the scene is computed, and "
-            f"{in_words(free)} are free in {folder.parent.parent}; make room, or choose another place for the output."
-        )
 
 
 def _tiling(segmenter: Segmenter, tile: int | None, overlap: int | None) -> tuple[int, int]:
@@ -574,124 +462,3 @@ def _settings(
         "overlap": int(overlap),
         **{key: facts[key] for key in ("bands", "band_rule", "stretch", "stretch_low", "stretch_high")},
     }
-
-
-def _check_memory(
-    segmenter: Segmenter,
-    scene: SceneRaster,
-    tile: int,
-    overlap: int,
-    classes: int,
-    workers: int,
-    *,
-    with_polygons: bool,
-) -> None:
-    """Refuse a tile that is foreseen not to fit, and name one that would.
-
-    Raises:
-        ResourceError: the run would need more memory than is free, in the machine or on its GPU.
-    """
-    host_free, gpu_free = available_memory(), _free_on_gpu(getattr(segmenter, "device", None))
-
-    def shortage(side: int, shared: int) -> tuple[float, float, str] | None:
-        """Bytes needed, bytes free and where, if these tiles do not fit."""
-        grid = tile_grid(scene.height, scene.width, side, shared)
-        on_host = _host_memory(scene, grid, classes, with_polygons)
-        in_segmenter = workers * _segmenter_memory(segmenter, grid, classes)
-        if gpu_free is None:
-            on_host += in_segmenter
-        elif in_segmenter > gpu_free:
-            return in_segmenter, gpu_free, "on the GPU"
-        return (on_host, host_free, "of memory") if on_host > host_free else None
-
-    lacking = shortage(tile, overlap)
-    if lacking is None:
-        return
-    side = min(tile, max(scene.height, scene.width))
-    for smaller in range((side - 1) // 32 * 32, 31, -32):
-        shared = overlap if overlap < smaller else smaller // 4
-        if shortage(smaller, shared) is None:
-            advice = f"tile={smaller}" if shared == overlap else f"tile={smaller} and overlap={shared}"
-            raise ResourceError(
-                f"A tile of {side} pixels with {classes} classes needs about {in_words(lacking[0])} {lacking[2]} and "
-                f"{in_words(lacking[1])} are free; {advice} would fit."
-            )
-    needed, free, where = shortage(32, min(overlap, 8)) or lacking
-    raise ResourceError(
-        f"This scene with {classes} classes needs about {in_words(needed)} {where} even with the smallest tiles and "
-        f"{in_words(free)} are free; use fewer classes, no polygons, a part of the scene, or another machine."
-    )
-
-
-def _segmenter_memory(segmenter: Segmenter, grid: TileGrid, classes: int) -> float:
-    """Bytes that one tile takes inside the segmenter, above its models."""
-    height, width = grid.rows.tile, grid.columns.tile
-    foreseen = getattr(segmenter, "memory_needed", None)
-    return float(foreseen(height, width, classes)) if foreseen is not None else 4.0 * classes * height * width
-
-
-def _host_memory(scene: SceneRaster, grid: TileGrid, classes: int, with_polygons: bool) -> float:
-    """Bytes that the run takes in the machine's memory around the segmenter."""
-    # Blended values and where data is; per pixel of a band of rows: image and masks, areas in float64, probabilities
-    # as they are kept and written, and their copies.
-    band = BandAccumulator.memory_needed(grid, classes + 1) + (32.0 + 6.0 * classes) * grid.rows.tile * scene.width
-    if not with_polygons:
-        return band
-    # Per pixel of the scene: the confidence during the run; then labels, components in int64 and int32, and copies.
-    pixels = float(scene.height) * scene.width
-    return max(band + pixels, 48.0 * pixels)
-
-
-def _free_on_gpu(device: Any) -> int | None:
-    """Bytes free on a CUDA device, or None where the segmenter computes in the machine's own memory."""
-    if getattr(device, "type", None) != "cuda":
-        return None
-    import torch  # a segmenter with such a device has loaded it already
-
-    free: int = torch.cuda.mem_get_info(device)[0]
-    return free
-
-
-def _write_picture(path: Path, class_map: Path, scene: SceneRaster, prompts: Sequence[ClassPrompt]) -> None:
-    """The overlay of a scene, reduced where it is large."""
-    image, valid = scene.preview(_PICTURE_SIDE)
-    with open_raster(class_map) as source:
-        labels = source.read(1, out_shape=valid.shape)
-    valid &= labels != NODATA
-    _save_overlay(path, image, np.where(valid, labels, 0).astype(np.int64), prompts, valid)
-
-
-def _save_overlay(
-    path: Path,
-    image: NDArray[np.uint8],
-    labels: NDArray[np.integer[Any]],
-    prompts: Sequence[ClassPrompt],
-    valid: NDArray[np.bool_] | None,
-) -> None:
-    from rsovlib import plots  # matplotlib is slow to import, and most runs do not draw
-
-    try:
-        plots.save_overlay(path, image, labels, [str(prompt) for prompt in prompts], valid=valid)
-    except OSError as error:
-        if isinstance(error, RsovError):
-            raise
-        raise OutputError(f"The picture can't be written to {path.parent} ({error}); is the disk full?") from error
-
-
-def _write_vector(
-    path: Path, class_map: Path, prompts: Sequence[ClassPrompt], confidence: NDArray[np.uint8] | None
-) -> None:
-    """The polygons of a class map that was just written."""
-    with open_raster(class_map) as source:
-        labels, crs, transform = source.read(1), source.crs, source.transform
-    share = None if confidence is None else confidence / np.float32(255)
-    names = [str(prompt) for prompt in prompts]
-    write_polygons(path, polygonize(labels, names, transform, crs, labels != NODATA, share))
-
-
-def _write_areas(path: Path, report: SceneReport) -> None:
-    """The table of a report as CSV."""
-    try:
-        report.table().to_csv(path, index=False)
-    except OSError as error:
-        raise OutputError(f"The areas can't be written to {path.parent} ({error}); is the disk full?") from error

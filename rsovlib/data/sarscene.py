@@ -71,6 +71,11 @@ class SarScene(OpenOnGrid):
         bands: the band numbers (from 1) that are read.
         despeckle: name of the filter, or None.
         looks: equivalent number of looks that the filter was told.
+
+    Args:
+        source: the file, on the grid that it is to be read on.
+        unit, despeckle, looks, percentiles: see :func:`open_sar`.
+        stretch: known already, so that it need not be found again.
     """
 
     def __init__(
@@ -81,8 +86,10 @@ class SarScene(OpenOnGrid):
         despeckle: sar.Filter | None = None,
         looks: float = sar.IW_LOOKS,
         percentiles: tuple[float, float] = PERCENTILES,
+        stretch: Stretch | None = None,
     ) -> None:
         self._source = source
+        self._known_stretch = stretch
         self.name = source.name
         self.bands = source.bands
         self.despeckle = despeckle
@@ -180,6 +187,8 @@ class SarScene(OpenOnGrid):
     @cached_property
     def stretch(self) -> Stretch:
         """How decibels of the three channels become display values, the same for every window of the scene."""
+        if self._known_stretch is not None:
+            return self._known_stretch
         if self.unit == "display":
             return AS_THEY_ARE
         sample = self._source.sample

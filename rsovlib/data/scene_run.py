@@ -76,12 +76,13 @@ class SceneRun:
         keep_probabilities: whether bands hold the probabilities of all classes.
         gather: for a run in two passes. None for one pass.
         order: in which tiles are handed out; the result does not depend on it.
+        batch: tiles that a worker gets at once.
 
     Attributes:
         constants: those of the scene, once they are known.
         computed: tasks done by this run.
         kept: tasks that an earlier run had done.
-        tiles: tiles with data.
+        tiles: tiles with data, once :meth:`bands` was gone through.
         segmenter_seconds: wall time inside the segmenter, all workers together, this run only.
         cpu_seconds: processor time of the tasks, all workers together, this run only.
     """
@@ -92,6 +93,7 @@ class SceneRun:
     keep_probabilities: bool = False
     gather: Gather | None = None
     order: TileOrder = "rows"
+    batch: int = 1
     constants: dict[str, Any] | None = None
     computed: int = 0
     kept: int = 0
@@ -135,11 +137,13 @@ class SceneRun:
         Raises:
             OutputError: what was kept does not read back.
         """
+        tiles = 0
         for row in range(len(self.grid.rows.starts)):
             kept = self._read(_band(row))
             probabilities = self._read(_band(row, "p"))["probabilities"] if self.keep_probabilities else None
-            self.tiles += int(kept["tiles"][0])
+            tiles += int(kept["tiles"][0])
             yield Band(self.grid.rows.finished(row)[0], kept["labels"], kept["confidence"], probabilities)
+        self.tiles = tiles
 
     # ---- first pass ------------------------------------------------------------------------------------------
 
@@ -154,7 +158,7 @@ class SceneRun:
         before = len(self.grid) - len(todo)
         self.kept += before
         bar.update(before)
-        for task, piece in crew.run(Task("examine", tile) for tile in self._ordered(todo)):
+        for task, piece in crew.run((Task("examine", tile) for tile in self._ordered(todo)), self.batch):
             self._count(piece)
             self.store.put(_name("e", task.tile), piece.arrays)
             bar.update()
@@ -196,7 +200,7 @@ class SceneRun:
             return row
 
         row = advance(row)
-        for task, piece in crew.run(self._tasks(missing)):
+        for task, piece in crew.run(self._tasks(missing), self.batch):
             self._count(piece)
             self.store.put(_name("t", task.tile), piece.arrays)
             finished.add(task.tile)

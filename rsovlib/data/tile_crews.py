@@ -6,6 +6,7 @@ for each worker are under way, so that memory does not grow with the scene. Nobo
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import signal
@@ -30,11 +31,23 @@ _PATIENCE = 30
 """Seconds to wait for a scheduler, and for its first worker."""
 
 
+def _batches(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
+    """The tasks, so many at a time."""
+    source = iter(tasks)
+    while several := list(itertools.islice(source, size)):
+        yield several
+
+
 class Crew(Protocol):
     """Computes tasks."""
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Piece]]:
-        """The pieces of all tasks, in any order; tasks are taken from the iterable when there is room for them."""
+    def run(self, tasks: Iterable[Task], batch: int = 1) -> Iterator[tuple[Task, Piece]]:
+        """The pieces of all tasks, in any order; tasks are taken from the iterable when there is room for them.
+
+        Args:
+            tasks: what is to be done.
+            batch: so many tasks go to a worker at once.
+        """
         ...
 
 
@@ -49,10 +62,10 @@ class Alone:
     def __init__(self, job: Job, segmenter: Segmenter) -> None:
         self._worker = Worker.of(job, segmenter)
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Piece]]:
+    def run(self, tasks: Iterable[Task], batch: int = 1) -> Iterator[tuple[Task, Piece]]:
         """In the order of the tasks."""
-        for task in tasks:
-            yield task, self._worker.do(task)
+        for several in _batches(tasks, batch):
+            yield from zip(several, self._worker.do(several), strict=True)
 
     def close(self) -> None:
         """Close the scene."""
@@ -105,17 +118,17 @@ class _Pool:
         self._pool = pool
         self._count = count
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Piece]]:
-        waiting: dict[Future[Piece], Task] = {}
-        source = iter(tasks)
+    def run(self, tasks: Iterable[Task], batch: int = 1) -> Iterator[tuple[Task, Piece]]:
+        waiting: dict[Future[list[Piece]], list[Task]] = {}
+        source = _batches(tasks, batch)
         try:
             while True:
-                while len(waiting) < _AHEAD * self._count and (task := next(source, None)) is not None:
-                    waiting[self._pool.submit(_work, task)] = task
+                while len(waiting) < _AHEAD * self._count and (several := next(source, None)) is not None:
+                    waiting[self._pool.submit(_work, several)] = several
                 if not waiting:
                     return
                 for done in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    yield waiting.pop(done), done.result()
+                    yield from zip(waiting.pop(done), done.result(), strict=True)
         except BrokenProcessPool as error:
             raise ResourceError(
                 f"One of the {self._count} worker processes ended before its work; is there too little memory? Use "
@@ -141,11 +154,11 @@ def _begin(job: Job) -> None:
         _here["error"] = error
 
 
-def _work(task: Task) -> Piece:
+def _work(tasks: list[Task]) -> list[Piece]:
     if "error" in _here:
         raise _here["error"]
     worker: Worker = _here["worker"]
-    return worker.do(task)
+    return worker.do(tasks)
 
 
 def _end_with_parent() -> None:
@@ -200,17 +213,17 @@ class _Cluster:
         self._client = client
         self._job = client.scatter(job, broadcast=True, hash=False)
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Piece]]:
+    def run(self, tasks: Iterable[Task], batch: int = 1) -> Iterator[tuple[Task, Piece]]:
         from distributed import KilledWorker
         from distributed import wait as wait_for
 
-        waiting: dict[Any, Task] = {}
-        source = iter(tasks)
+        waiting: dict[Any, list[Task]] = {}
+        source = _batches(tasks, batch)
         room = self._room()
         try:
             while True:
-                while len(waiting) < room and (task := next(source, None)) is not None:
-                    waiting[self._client.submit(compute_tile, self._job, task, pure=False)] = task
+                while len(waiting) < room and (several := next(source, None)) is not None:
+                    waiting[self._client.submit(compute_tiles, self._job, several, pure=False)] = several
                 if not waiting:
                     return
                 try:
@@ -220,10 +233,10 @@ class _Cluster:
                     finished = set()
                 room = self._room()
                 for done in finished:
-                    task = waiting.pop(done)
-                    piece = done.result()
+                    several = waiting.pop(done)
+                    pieces = done.result()
                     done.release()  # or the cluster would keep every piece until the end
-                    yield task, piece
+                    yield from zip(several, pieces, strict=True)
         except KilledWorker as error:
             raise ResourceError(
                 "A tile ended several workers of the cluster, one after another; is there too little memory? Use "
@@ -255,7 +268,7 @@ class _Cluster:
 _turn = threading.Lock()
 
 
-def compute_tile(job: Job, task: Task) -> Piece:
+def compute_tiles(job: Job, tasks: list[Task]) -> list[Piece]:
     """What a Dask worker runs; it loads the models at its first tile, and keeps them for the next ones."""
     with _turn:
         worker: Worker | None = _here.get(job.name)
@@ -264,14 +277,19 @@ def compute_tile(job: Job, task: Task) -> Piece:
             # may be in the middle of a tile of it.)
             _here.clear()
             worker = _here[job.name] = Worker.of(job)
-    return worker.do(task)
+    return worker.do(tasks)
 
 
 def _check_workers(client: Any, job: Job) -> None:
     """Ask every worker whether it can do the work at all."""
-    here = Path(job.path)
+    for path in (job.path, *([] if job.radar is None else [job.radar.path])):
+        _check_path(client, path)
+
+
+def _check_path(client: Any, path: str) -> None:
+    here = Path(path)
     size = here.stat().st_size if here.is_file() else None
-    for worker, (version, found) in client.run(_look, job.path).items():
+    for worker, (version, found) in client.run(_look, path).items():
         if version != rsovlib.__version__:
             raise InputError(
                 f"The worker {worker} has rsovlib {version}, and this is {rsovlib.__version__}; install the same there."
@@ -279,7 +297,7 @@ def _check_workers(client: Any, job: Job) -> None:
         if size is not None and found != size:
             state = "finds no" if found is None else "finds another"
             raise RasterError(
-                f"The worker {worker} {state} {job.path}; put the scene where all workers reach it under one path."
+                f"The worker {worker} {state} {path}; put the scene where all workers reach it under one path."
             )
 
 

@@ -1,4 +1,4 @@
-"""What one worker does with one tile: read it, hand it to the segmenter, and give back something small.
+"""What one worker does with a tile, or several: read them, hand them to the segmenter, give back something small.
 
 A worker is this process, another one of this machine, or one of a Dask cluster; all of them do exactly the same here.
 Probabilities travel and are kept as 16-bit fixed-point numbers: half the bytes of float32, and an error of at most
@@ -11,7 +11,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -19,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from rsovlib.data.pair import Radar
 from rsovlib.data.reader import SceneRaster, open_scene
+from rsovlib.data.sarscene import SarScene
 from rsovlib.data.stretch import Stretch
 from rsovlib.data.tilestore import Arrays
 from rsovlib.data.tiling import Tile
@@ -51,7 +54,10 @@ class Segmenter(Protocol):
     ``settings() -> dict`` (plain values, kept in the map's tags; without them nobody could tell whose tiles an
     interrupted run left, and they are not kept), ``text_features(classes)`` with ``use_text_features(features)``
     (texts are encoded once for all workers), and ``scene_gatherer()`` with ``examine``, ``tile_statistics`` and
-    ``decide`` (two passes with numbers of the whole scene, see :class:`rsovlib.segmenters.SDCI`).
+    ``decide`` (two passes with numbers of the whole scene, see :class:`rsovlib.segmenters.SDCI`),
+    ``segment_batch(images, classes)`` and ``examine_batch(images, classes)`` (several tiles of one size go through the
+    networks together), and ``uses_sar`` (all of these then take ``sar=`` and ``sar_valid=``, of a batch as lists, see
+    :class:`rsovlib.segmenters.base.SarSegmenter`; None for a tile that the radar does not reach).
     """
 
     def __call__(self, image: NDArray[np.uint8], classes: list[str], /) -> HasProbabilities:
@@ -72,6 +78,7 @@ class Job:
         make: makes the segmenter.
         texts: the classes' text features, if the segmenter can be given them.
         threads: of a worker; None leaves them as they are.
+        radar: the radar raster beside the scene, for segmenters that use one.
     """
 
     name: str
@@ -82,6 +89,7 @@ class Job:
     make: Callable[[], Segmenter]
     texts: Any = None
     threads: int | None = None
+    radar: Radar | None = None
 
 
 @dataclass(frozen=True)
@@ -119,13 +127,29 @@ class Piece:
     cpu_seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class View:
+    """What there is to see of a tile.
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        valid: (H, W) where the image holds data.
+        radar: further arguments of the segmenter: ``sar`` and ``sar_valid``; empty without a radar raster.
+    """
+
+    image: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    radar: Mapping[str, NDArray[Any] | None] = field(default_factory=dict)
+
+
 @dataclass
 class Worker:
-    """A segmenter and an open scene; does one task at a time."""
+    """A segmenter and an open scene, with the radar beside it if there is one; does one batch of tasks at a time."""
 
     job: Job
     segmenter: Segmenter
     scene: SceneRaster
+    radar: SarScene | None = None
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -140,57 +164,98 @@ class Worker:
             sys.modules["torch"].set_num_threads(job.threads)
         if job.texts is not None:
             segmenter.use_text_features(job.texts)  # type: ignore[attr-defined]
-        return cls(job, segmenter, open_scene(job.path, job.bands, stretch=job.stretch))
+        with ExitStack() as stack:
+            scene = stack.enter_context(open_scene(job.path, job.bands, stretch=job.stretch))
+            radar = None if job.radar is None else job.radar.beside(scene)[0]
+            stack.pop_all()
+        return cls(job, segmenter, scene, radar)
 
     def close(self) -> None:
-        """Close the scene."""
+        """Close the files."""
         self.scene.close()
+        if self.radar is not None:
+            self.radar.close()
 
-    def do(self, task: Task) -> Piece:
-        """Read the tile and take the step.
+    def do(self, tasks: Sequence[Task]) -> list[Piece]:
+        """Read the tiles and take their steps, in one batch where the segmenter can.
 
         Raises:
-            RasterError: the tile can't be read.
+            RasterError: a tile can't be read.
             ResourceError: memory ran out.
             RsovError: the segmenter gave what are no probabilities.
         """
-        with self._turn:  # Dask gives a worker with several threads several tiles at once
-            return self._do(task)
+        with self._turn:  # Dask gives a worker with several threads several batches at once
+            return self._do(tasks)
 
-    def _do(self, task: Task) -> Piece:
+    def _do(self, tasks: Sequence[Task]) -> list[Piece]:
         busy = time.process_time()
-        tile = task.tile
-        image, valid = self.scene.read(Window(tile.column, tile.row, tile.width, tile.height))
-        if not valid.any():
-            return Piece({}, 0.0, time.process_time() - busy)
+        views = [self._view(task.tile) for task in tasks]
+        # A tile without data is not looked at.
+        seen = [(task, view) for task, view in zip(tasks, views, strict=True) if view.valid.any()]
         started = time.perf_counter()
         try:
-            arrays = self._step(task, image, valid)
+            found = iter(self._steps(seen))
         except (MemoryError, RuntimeError) as error:  # PyTorch raises RuntimeError where there is no memory left
             if isinstance(error, RsovError) or not _ran_out_of_memory(error):
                 raise
+            tile = tasks[0].tile
+            several = f"{len(seen)} tiles" if len(seen) > 1 else "a tile"
             raise ResourceError(
-                f"Memory ran out in a tile of {tile.height} x {tile.width} pixels; choose a smaller tile."
+                f"Memory ran out in {several} of {tile.height} x {tile.width} pixels; choose a smaller tile"
+                f"{' or batch' if len(seen) > 1 else ''}."
             ) from error
-        return Piece(arrays, time.perf_counter() - started, time.process_time() - busy)
+        seconds = (time.perf_counter() - started) / max(1, len(seen))
+        cpu_seconds = (time.process_time() - busy) / len(tasks)
+        return [
+            Piece(next(found), seconds, cpu_seconds) if view.valid.any() else Piece({}, 0.0, cpu_seconds)
+            for view in views
+        ]
 
-    def _step(self, task: Task, image: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Arrays:
+    def _view(self, tile: Tile) -> View:
+        window = Window(tile.column, tile.row, tile.width, tile.height)
+        image, valid = self.scene.read(window)
+        if self.radar is None or not valid.any():
+            return View(image, valid)
+        sar, sar_valid = self.radar.read(window)
+        if not sar_valid.any():
+            return View(image, valid, {"sar": None, "sar_valid": None})
+        return View(image, valid, {"sar": sar, "sar_valid": sar_valid})
+
+    def _steps(self, seen: Sequence[tuple[Task, View]]) -> list[Arrays]:
+        """The arrays of each task; tasks of one step together, if the segmenter has something for that."""
+        steps = {task.step for task, _ in seen}
+        together = getattr(self.segmenter, f"{next(iter(steps))}_batch", None) if len(steps) == 1 else None
+        if len(seen) < 2 or together is None:
+            return [self._step(task, view) for task, view in seen]
+        views = [view for _, view in seen]
+        radar = {name: [view.radar[name] for view in views] for name in views[0].radar}
+        results = together([view.image for view in views], list(self.job.classes), **radar)
+        return [self._arrays(task, view, result) for (task, view), result in zip(seen, results, strict=True)]
+
+    def _step(self, task: Task, view: View) -> Arrays:
         segmenter: Any = self.segmenter
         classes = list(self.job.classes)
         if task.step == "examine":
-            examined = segmenter.examine(image, classes)
-            arrays = {f"examined/{name}": values for name, values in examined.items()}
-            return {**arrays, "statistics": segmenter.tile_statistics(examined, valid)}
-        if task.step == "decide":
+            result = segmenter.examine(view.image, classes, **view.radar)
+        elif task.step == "decide":
             examined = examined_of(task.examined or {})
             offsets = None if task.offsets is None else task.offsets.copy()
-            result = segmenter.decide(image, classes, examined, task.constants, offsets).probabilities
+            result = segmenter.decide(view.image, classes, examined, task.constants, offsets, **view.radar)
         else:
-            result = segmenter(image, classes).probabilities
-        if hasattr(result, "cpu"):  # a tensor, perhaps on another device
-            result = result.detach().cpu().numpy()
-        fixed = to_fixed(np.asarray(result, dtype=np.float32), len(classes), task.tile)
-        return {"probabilities": fixed, "valid": np.packbits(valid)}
+            result = segmenter(view.image, classes, **view.radar)
+        return self._arrays(task, view, result)
+
+    def _arrays(self, task: Task, view: View, result: Any) -> Arrays:
+        """What is kept of a step's result."""
+        if task.step == "examine":
+            arrays = {f"examined/{name}": values for name, values in result.items()}
+            segmenter: Any = self.segmenter
+            return {**arrays, "statistics": segmenter.tile_statistics(result, view.valid)}
+        values = result.probabilities
+        if hasattr(values, "cpu"):  # a tensor, perhaps on another device
+            values = values.detach().cpu().numpy()
+        fixed = to_fixed(np.asarray(values, dtype=np.float32), len(self.job.classes), task.tile)
+        return {"probabilities": fixed, "valid": np.packbits(view.valid)}
 
 
 def examined_of(arrays: Arrays) -> Arrays:

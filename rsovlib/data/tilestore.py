@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 import rsovlib
 from rsovlib.errors import OutputError
+from rsovlib.files import only_one
 
 Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
@@ -178,7 +179,8 @@ def open_store(out: Path, key: str | None, *, resume: bool = True) -> Iterator[T
         _or_output_error(lambda: top.mkdir(parents=True, exist_ok=True), out)
     with contextlib.ExitStack() as stack:
         if key is not None:
-            stack.enter_context(_only_one(top, out))
+            message = f"Another process is making {out} at this moment; wait for it, or choose another output."
+            stack.enter_context(only_one(top / ".lock", message))
             if not resume:
                 _remove(top, keep_lock=True)
         store = TileStore(top / (key or "tiles"), key or "none")
@@ -211,24 +213,6 @@ def _remove(folder: Path, *, keep_lock: bool = False) -> None:
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _only_one(top: Path, out: Path) -> Iterator[None]:
-    """Hold the lock of a folder; the system lets go of it when the process ends, however that happens."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: nothing stops two runs from doing the same work, and both do it right
-        yield
-        return
-    with (top / ".lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(
-                f"Another process is making {out} at this moment; wait for it, or choose another name for the output."
-            ) from error
-        yield
 
 
 def _or_output_error(write: Callable[[], T], place: Path) -> T:

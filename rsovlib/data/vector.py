@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from rsovlib.data.areas import pixel_areas
 from rsovlib.data.classes import parse_classes
-from rsovlib.errors import InputError, OutputError
+from rsovlib.errors import InputError
 
 if TYPE_CHECKING:
     import geopandas
 
-VECTOR_SUFFIXES = (".gpkg", ".geojson", ".parquet", ".fgb")
-"""Formats of :func:`write_polygons`: GeoPackage, GeoJSON, GeoParquet, FlatGeobuf. All keep to a single file."""
+    from rsovlib.data.regions import Regions
 
 
 def polygonize(
@@ -49,10 +46,7 @@ def polygonize(
     Raises:
         InputError: the arrays do not have the same shape, or a label is not the index of a class.
     """
-    import geopandas
-    import rasterio.features
-    import shapely.geometry
-    import skimage.measure
+    from rsovlib.data.regions import Regions, RegionStream
 
     label_map = np.asarray(labels)
     names = [prompt.name for prompt in parse_classes(classes)]
@@ -60,66 +54,50 @@ def polygonize(
     check_labels(label_map, len(names), mask)
     if confidence is not None and np.shape(confidence) != label_map.shape:
         raise InputError(f"The confidence has the shape {np.shape(confidence)}, and the labels {label_map.shape}.")
-
-    # Background 0 is left out by label(), so classes count from 1 here.
-    components = skimage.measure.label(
-        np.where(mask, label_map.astype(np.int32) + 1, 0), background=0, connectivity=1
-    ).astype(np.int32)
-    count = int(components.max(initial=0))
-    pixels = _sums(components, count)
-    index_of = np.zeros(count + 1, dtype=np.int64)
-    index_of[components[mask]] = label_map[mask]
-
     place = transform if transform is not None else rasterio.Affine.identity()
-    polygons = [None] * (count + 1)
-    for geometry, value in rasterio.features.shapes(components, mask=mask, connectivity=4, transform=place):
-        polygons[int(value)] = shapely.geometry.shape(geometry)
-    table = geopandas.GeoDataFrame(
-        {
-            "class_index": index_of[1:],
-            "class_name": [names[index] for index in index_of[1:]],
-            "pixels": pixels[1:].astype(np.int64),
-            "area_m2": _component_areas(components, count, place, crs)[1:],
-            "mean_confidence": (
-                np.full(count, np.nan)
-                if confidence is None
-                else _sums(components, count, np.asarray(confidence, dtype=np.float64))[1:] / pixels[1:]
-            ),
-        },
-        geometry=polygons[1:],
-        crs=crs.to_wkt() if crs is not None else None,
-    )
+    stream = RegionStream(pixel_areas(crs, place, *label_map.shape))
+    strip = (label_map, mask, None if confidence is None else np.asarray(confidence))
+    table = region_table(Regions.joined(stream.regions([strip])), names, place, crs)
     return table.sort_values(["class_index", "pixels"], ascending=[True, False], kind="stable", ignore_index=True)
 
 
-def write_polygons(path: Path, table: geopandas.GeoDataFrame) -> None:
-    """Write a table of :func:`polygonize`; the suffix chooses the format.
-
-    GeoJSON is in longitude and latitude by its standard (RFC 7946), and so a table with a CRS is converted for it.
+def region_table(
+    regions: Regions,
+    names: Sequence[str],
+    transform: rasterio.Affine,
+    crs: rasterio.CRS | None,
+    *,
+    full_confidence: float = 1.0,
+) -> geopandas.GeoDataFrame:
+    """Regions as the table that :func:`polygonize` describes, in their own order.
 
     Args:
-        path: file with one of :data:`VECTOR_SUFFIXES`; replaced if it exists. Use ``write_beside`` around this.
-        table: the polygons.
-
-    Raises:
-        OutputError: the file can't be written.
+        regions: the regions.
+        names: of the K classes.
+        transform: from (column, row) to map coordinates.
+        crs: coordinate reference system of the map.
+        full_confidence: what stands for probability 1 in the regions' confidence.
     """
-    import pyogrio.errors
+    import geopandas
+    import shapely
 
-    suffix = path.suffix.lower()
-    path.unlink(missing_ok=True)  # GDAL would open an empty temporary file to add a layer to it
-    try:
-        if suffix == ".parquet":
-            table.to_parquet(path)
-            return
-        if suffix == ".geojson" and table.crs is not None:
-            table = table.to_crs("EPSG:4326")
-        driver = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}[suffix]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "'crs' was not provided")  # an image without one has polygons without
-            table.to_file(path, driver=driver, layer="classes")
-    except (OSError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise OutputError(f"The polygons can't be written to {path.parent} ({error}); is the disk full?") from error
+    t = transform
+
+    def to_map(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y = points[:, 0], points[:, 1]
+        return np.stack([t.c + x * t.a + y * t.b, t.f + x * t.d + y * t.e], axis=1)
+
+    return geopandas.GeoDataFrame(
+        {
+            "class_index": regions.class_index,
+            "class_name": np.array([names[index] for index in regions.class_index], dtype=object),
+            "pixels": regions.pixels,
+            "area_m2": regions.area,
+            "mean_confidence": regions.confidence / regions.pixels / full_confidence,
+        },
+        geometry=shapely.transform(regions.polygons, to_map),
+        crs=crs.to_wkt() if crs is not None else None,
+    )
 
 
 def check_labels(labels: NDArray[np.generic], classes: int, valid: NDArray[np.bool_] | None = None) -> None:
@@ -141,24 +119,3 @@ def check_labels(labels: NDArray[np.generic], classes: int, valid: NDArray[np.bo
     if counted.size and (counted.min() < 0 or counted.max() >= classes):
         wrong = int(counted.min()) if counted.min() < 0 else int(counted.max())
         raise InputError(f"The label {wrong} is not one of the {classes} classes, which count from 0 to {classes - 1}.")
-
-
-def _sums(components: NDArray[np.int32], count: int, values: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """Sum of values (or number of pixels) in each component; entry 0 is what belongs to none."""
-    weights = None if values is None else values.ravel()
-    return np.bincount(components.ravel(), weights=weights, minlength=count + 1).astype(np.float64)
-
-
-def _component_areas(
-    components: NDArray[np.int32], count: int, transform: rasterio.Affine, crs: rasterio.CRS | None
-) -> NDArray[np.float64]:
-    """Area of each component in square metres, NaN where the map has no place on Earth."""
-    areas = pixel_areas(crs, transform, *components.shape)
-    if areas is None:
-        return np.full(count + 1, np.nan)
-    total = np.zeros(count + 1)
-    rows = 256  # a few rows at a time: areas in float64 need more room than the labels
-    for first in range(0, components.shape[0], rows):
-        part = components[first : first + rows]
-        total += _sums(part, count, areas.of_rows(first, len(part)))
-    return total

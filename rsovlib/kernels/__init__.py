@@ -22,7 +22,15 @@ if TYPE_CHECKING:
         resample_attention,
     )
     from rsovlib.kernels.convex import CscpResult, DualField, cscp_energy, edge_weights, solve_cscp
-    from rsovlib.kernels.diffusion import diffuse, diffuse_both, diffuse_limit, knn_transition
+    from rsovlib.kernels.diffusion import (
+        Neighbours,
+        diffuse,
+        diffuse_both,
+        diffuse_limit,
+        knn_transition,
+        nearest_neighbours,
+        transition_of,
+    )
     from rsovlib.kernels.superpixels import (
         compute_superpixels,
         felzenszwalb_superpixels,
@@ -41,7 +49,15 @@ _HOME = {
         "resample_attention",
     ),
     "convex": ("CscpResult", "DualField", "cscp_energy", "edge_weights", "solve_cscp"),
-    "diffusion": ("diffuse", "diffuse_both", "diffuse_limit", "knn_transition"),
+    "diffusion": (
+        "Neighbours",
+        "diffuse",
+        "diffuse_both",
+        "diffuse_limit",
+        "knn_transition",
+        "nearest_neighbours",
+        "transition_of",
+    ),
     "superpixels": ("compute_superpixels", "felzenszwalb_superpixels", "opencv_superpixels", "slic_superpixels"),
     "tiled": ("solve_cscp_tiled",),
 }
@@ -51,6 +67,7 @@ __all__ = [
     "CscpResult",
     "DualField",
     "FusedAttention",
+    "Neighbours",
     "accumulate",
     "compute_superpixels",
     "cscp_energy",
@@ -61,6 +78,7 @@ __all__ = [
     "felzenszwalb_superpixels",
     "fuse_values",
     "knn_transition",
+    "nearest_neighbours",
     "normalise_round_",
     "opencv_superpixels",
     "processed_map",
@@ -68,6 +86,7 @@ __all__ = [
     "slic_superpixels",
     "solve_cscp",
     "solve_cscp_tiled",
+    "transition_of",
 ]
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -60,15 +61,25 @@ def knn_transition(features: Any, k: int = 30, temperature: float = 0.07, *, row
 
     Time is O(N^2 D), memory O(N K) plus blocks of at most 64 MiB of similarities.
     """
+    require(temperature > 0, f"temperature must be positive, got {temperature}.")
+    require(row_eps >= 0, f"row_eps must not be negative, got {row_eps}.")
+    transition = transition_of(nearest_neighbours(features, k), k, temperature, row_eps=row_eps)
+    if is_torch(features):
+        return transition
+    from scipy.sparse import csr_array
+
+    parts = (transition.values(), transition.col_indices(), transition.crow_indices())
+    return csr_array(tuple(part.numpy() for part in parts), shape=tuple(transition.shape))
+
+
+def _checked_features(features: Any, k: int) -> torch.Tensor:
+    """Features as a float tensor."""
     import torch
 
-    given_torch = is_torch(features)
-    x: torch.Tensor = features if given_torch else torch.from_numpy(np.ascontiguousarray(features))
+    x: torch.Tensor = features if is_torch(features) else torch.from_numpy(np.ascontiguousarray(features))
     require(x.ndim == 2, f"features must have the shape (N, D), got {tuple(x.shape)}.")
     require(x.shape[0] >= 2, f"A neighbour graph needs at least 2 nodes, got features of shape {tuple(x.shape)}.")
     require(k >= 1, f"k must be at least 1, got {k}.")
-    require(temperature > 0, f"temperature must be positive, got {temperature}.")
-    require(row_eps >= 0, f"row_eps must not be negative, got {row_eps}.")
     require(not x.is_complex(), "features must be real numbers, got complex ones.")
     if x.dtype not in (torch.float32, torch.float64):
         x = x.float()  # half precision would reorder near-equal neighbours
@@ -76,12 +87,68 @@ def knn_transition(features: Any, k: int = 30, temperature: float = 0.07, *, row
     if not bool(torch.isfinite(x.detach().sum())) and not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x).all(dim=1)).sum())
         raise InputError(f"features must be finite, but {bad} of {x.shape[0]} rows hold NaN or infinity.")
+    return x
 
-    x = torch.nn.functional.normalize(x.detach(), dim=1)
-    n = x.shape[0]
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest neighbours of every node; :func:`transition_of` makes a graph of them or of the nearest among them.
+
+    Attributes:
+        columns: (N, k) int64, ascending in each row.
+        cosines: (N, k), of the same pairs.
+    """
+
+    columns: torch.Tensor
+    cosines: torch.Tensor
+
+
+def nearest_neighbours(features: Any, k: int) -> Neighbours:
+    """The k nodes of largest cosine to each node, itself excepted; equal cosines in the order of their column.
+
+    Args:
+        features: (N, D), see :func:`knn_transition`.
+        k: neighbours a node, at least 1; no more than N - 1 are found.
+
+    Raises:
+        InputError: see :func:`knn_transition`.
+    """
+    import torch
+
+    x = torch.nn.functional.normalize(_checked_features(features, k).detach(), dim=1)
+    k = min(k, x.shape[0] - 1)
+    return Neighbours(*(_nearest_on_cpu(x, k) if x.device.type == "cpu" else _nearest(x, k)))
+
+
+def transition_of(found: Neighbours, k: int, temperature: float = 0.07, *, row_eps: float = 0.0) -> torch.Tensor:
+    """The matrix of :func:`knn_transition` from neighbours found before, of which the nearest k are taken.
+
+    So K and tau can be changed without comparing all pairs of nodes again.
+
+    Args:
+        found: at least k neighbours a node (or all others).
+        k: neighbours a node, K >= 1.
+        temperature: tau > 0.
+        row_eps: see :func:`knn_transition`.
+
+    Returns:
+        (N, N) ``torch.sparse_csr``.
+
+    Raises:
+        InputError: fewer neighbours were found, k < 1 or temperature <= 0.
+    """
+    import torch
+
+    columns, cosines = found.columns, found.cosines
+    n, held = columns.shape
+    require(k >= 1, f"k must be at least 1, got {k}.")
+    require(temperature > 0, f"temperature must be positive, got {temperature}.")
     k = min(k, n - 1)
-    columns, cosines = _nearest_on_cpu(x, k) if x.device.type == "cpu" else _nearest(x, k)
-
+    require(k <= held, f"{held} neighbours of each node were found, too few for k={k}.")
+    if k < held:
+        # Stable: of equal cosines the first column, as the search itself decides.
+        nearest = cosines.argsort(dim=1, descending=True, stable=True)[:, :k].sort(dim=1).values
+        columns, cosines = columns.gather(1, nearest), cosines.gather(1, nearest)
     top = cosines.amax(dim=1, keepdim=True)
     weights = torch.exp((cosines - top) / temperature)
     total = weights.sum(dim=1, keepdim=True)
@@ -89,12 +156,8 @@ def knn_transition(features: Any, k: int = 30, temperature: float = 0.07, *, row
         # The weights were divided by exp(top / tau) to keep them finite; so must row_eps be.
         total = total + row_eps * torch.exp(-top / temperature)
     values = (weights / total).reshape(-1)
-    offsets = torch.arange(0, n * k + 1, k, dtype=torch.int64, device=x.device)
-    if given_torch:
-        return _csr(offsets, columns.reshape(-1), values, n)
-    from scipy.sparse import csr_array
-
-    return csr_array((values.numpy(), columns.reshape(-1).numpy(), offsets.numpy()), shape=(n, n))
+    offsets = torch.arange(0, n * k + 1, k, dtype=torch.int64, device=columns.device)
+    return _csr(offsets, columns.reshape(-1), values, n)
 
 
 def _csr(offsets: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, n: int) -> torch.Tensor:

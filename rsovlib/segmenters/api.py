@@ -1,123 +1,39 @@
-"""One call from an image and words to a map: :func:`segment`, and the methods and profiles that it knows."""
+"""One call from an image and words to a map: :func:`segment`, and :func:`make_segmenter` for its methods."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from rsovlib.backbones import load_clip, load_dino
-from rsovlib.backbones.embedded import EMBEDDED
-from rsovlib.errors import InputError, unknown_name
-from rsovlib.segmenters.base import GeoReference, Segmentation, Segmenter
-from rsovlib.segmenters.compared import COMPARED
-from rsovlib.segmenters.sdci import SDCI, SDCIConfig
-from rsovlib.segmenters.valuepath import ValuePath
-
-#: Profile -> the backbones that it means. Everything else is the same code.
-PROFILES: dict[str, dict[str, tuple[str, str | None]]] = {
-    "embedded": {"clip": ("rsov-tiny-clip", None), "dino": ("rsov-tiny-dino", None)},
-    "full": {
-        "clip": ("ViT-L-14-quickgelu", "openai"),
-        "dino": ("vit_base_patch14_reg4_dinov2", "lvd142m"),
-    },
-}
-#: SDCI's structural branches: the two of the paper, and DINOv3, for which the released program only has an adapter.
-BRANCHES = {
-    "sdci-v1": ("vit_base_patch8_224", "dino"),
-    "sdci-v2": ("vit_base_patch14_reg4_dinov2", "lvd142m"),
-    "sdci-v3": ("vit_base_patch16_dinov3", "lvd1689m"),
-}
-METHODS = ("sdci", *BRANCHES, "sdci-paper", "valuepath", *COMPARED)
+from rsovlib.errors import InputError
+from rsovlib.segmenters.base import GeoReference, SarSegmenter, Segmentation, Segmenter
+from rsovlib.segmenters.images import as_rgb, as_sar
+from rsovlib.segmenters.registry import find_method, without_radar
 
 
 def make_segmenter(
-    method: str = "sdci",
-    *,
-    profile: str = "embedded",
-    device: str = "auto",
-    clip: str | None = None,
-    clip_weights: str | os.PathLike[str] | None = None,
-    dino: str | None = None,
-    dino_weights: str | os.PathLike[str] | None = None,
-    **options: Any,
+    method: str = "sdci", *, profile: str = "embedded", device: str = "auto", **options: Any
 ) -> Segmenter:
     """A segmenter by name, with its models loaded.
 
     Args:
         method: ``"sdci"`` (official reading), ``"sdci-paper"``, or ``"valuepath"`` (CLIP alone, the control);
-            ``"sdci-v1"``, ``"sdci-v2"``, ``"sdci-v3"``: SDCI with DINO, DINOv2 or DINOv3, in the full profile; or one
-            of the compared methods, see ``segmenters.COMPARED``.
+            ``"sdci-v1"``, ``"sdci-v2"``, ``"sdci-v3"``: SDCI with DINO, DINOv2 or DINOv3, in the full profile; or
+            another of ``segmenters.METHODS``, which :func:`rsovlib.segmenters.registry.register` adds to.
         profile: ``"embedded"`` (models that ship with the package) or ``"full"`` (the papers' weights).
         device: where to compute.
-        clip: another CLIP than the profile's, as ``load_clip`` takes it.
-        clip_weights: its weights.
-        dino: another DINO than the profile's, as ``load_dino`` takes it.
-        dino_weights: its weights.
-        **options: the method's own parameters, for example ``beta=0.3``; see :class:`SDCIConfig`.
+        **options: the method's own parameters, for example ``beta=0.3``. Training-free methods also take ``clip``,
+            ``clip_weights``, ``dino`` and ``dino_weights``: other backbones than the profile's, see
+            :func:`rsovlib.segmenters.factories.make_training_free`.
 
     Raises:
         InputError: unknown method, profile or option.
         WeightsError: weights that aren't there.
     """
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
-    if profile not in PROFILES:
-        raise unknown_name("profile", profile, PROFILES)
-    if method in COMPARED:
-        return _compared_segmenter(method, profile, device, (clip, clip_weights), (dino, dino_weights), options)
-    clip_name, clip_tag = (clip, None) if clip or clip_weights else PROFILES[profile]["clip"]
-    small = clip_name in EMBEDDED  # however it was asked for: its settings go with the model
-    defaults = SDCIConfig.embedded() if small else SDCIConfig.official()
-    backbone = load_clip(clip_name, clip_weights or clip_tag, device=device)
-    if method == "valuepath":
-        shared = ("clip_size", "position_embedding", "logit_scale", "templates", "window", "overlap")
-        for name in options:
-            if name not in shared:
-                raise unknown_name("option of valuepath", name, shared)
-        return ValuePath(backbone, **{**{name: getattr(defaults, name) for name in shared}, **options})
-    config = _sdci_config(method, small, options)
-    if method in BRANCHES and profile == "embedded" and not dino:
-        raise InputError(f"{method} means a DINO of the full profile; use method='sdci', or name one with dino=.")
-    dino_name, dino_tag = (dino, None) if dino else BRANCHES.get(method, PROFILES[profile]["dino"])
-    return SDCI(backbone, load_dino(dino_name, dino_weights or dino_tag, device=device), config)
-
-
-def _compared_segmenter(
-    method: str,
-    profile: str,
-    device: str,
-    clip: tuple[str | None, str | os.PathLike[str] | None],
-    dino: tuple[str | None, str | os.PathLike[str] | None],
-    options: dict[str, Any],
-) -> Segmenter:
-    """A compared method with the networks of its authors, or those asked for."""
-    entry = COMPARED[method]
-    own = PROFILES[profile] if profile == "embedded" else {"clip": entry.clip, "dino": entry.dino}
-    name, tag = (clip[0], None) if any(clip) else own["clip"] or (None, None)
-    small = name in EMBEDDED
-    config = entry.config.embedded(**options) if small else entry.config.official(**options)
-    backbone = load_clip(name, clip[1] or tag, device=device)
-    structure = None
-    if entry.needs_dino(config):
-        name, tag = (dino[0], None) if dino[0] else own["dino"] or (None, None)
-        structure = load_dino(name, dino[1] or tag, device=device)
-    made: Segmenter = entry.make(backbone, structure, config)
-    return made
-
-
-def _sdci_config(method: str, small: bool, options: dict[str, Any]) -> SDCIConfig:
-    """The method's reading, with the embedded models' settings when they are the ones in use."""
-    if method != "sdci-paper":
-        return SDCIConfig.embedded(**options) if small else SDCIConfig.official(**options)
-    if small:  # the paper knows no presence test, so only the sizes are taken over
-        settings = SDCIConfig.embedded()
-        sizes = {
-            name: getattr(settings, name) for name in ("clip_size", "dino_scale", "window", "overlap", "tolerance")
-        }
-        options = {**sizes, **options}
-    return SDCIConfig.paper(**options)
+    return find_method(method).make(profile=profile, device=device, **options)
 
 
 def segment(
@@ -126,6 +42,7 @@ def segment(
     *,
     method: str = "sdci",
     sar: Any = None,
+    sar_valid: Any = None,
     profile: str = "embedded",
     device: str = "auto",
     **options: Any,
@@ -136,7 +53,10 @@ def segment(
         image: a path to a raster or picture; numpy (H, W, 3) uint8; or torch (3, H, W), uint8 or in [0, 1].
         classes: K classes, each ``"name, synonym, synonym"``; a list, or one string parted by semicolons.
         method: see :func:`make_segmenter`.
-        sar: a radar image beside the optical one; no method of this version uses one.
+        sar: a radar image of the same place, for methods that use one. Beside the path of a raster: a path, which may
+            differ in grid, resolution and coordinate system, and need not reach everywhere (see
+            :func:`rsovlib.data.pair.open_pair`); beside any image: numpy (H, W) or (H, W, 1 to 3), uint8, on its grid.
+        sar_valid: beside a radar array: (H, W) bool, False where it holds no data; everywhere data if None.
         profile: ``"embedded"`` or ``"full"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         **options: see :func:`make_segmenter`.
@@ -146,8 +66,8 @@ def segment(
         carries its coordinate system; pixels without data are False in ``valid``.
 
     Raises:
-        InputError: bad image, classes, method, profile or option.
-        RasterError: the file can't be read.
+        InputError: bad image, classes, method, profile or option; or a radar image for a method that uses none.
+        RasterError: a file can't be read, or the two show different places.
         WeightsError: weights that aren't there.
 
     Example:
@@ -157,20 +77,45 @@ def segment(
         >>> result.labels.shape
         (128, 128)
     """
-    if sar is not None:
-        raise InputError(f"The method {method!r} can't use a radar image; call segment without sar=.")
+    if sar is not None and not find_method(method).uses_sar:
+        raise without_radar(method)
+    if sar_valid is not None and (sar is None or _is_path(sar)):
+        raise InputError("sar_valid belongs to a radar array; a radar file says itself where it holds data.")
+    if _is_path(sar) and not _is_path(image):
+        raise InputError("A radar file needs the image as a file too, or nothing tells how the two fit together.")
     segmenter = make_segmenter(method, profile=profile, device=device, **options)
-    if not isinstance(image, (str, os.PathLike)):
-        return segmenter(image, classes)
-    from rsovlib.data.raster import open_scene
+    if not _is_path(image):
+        return _with_radar(segmenter, image, classes, sar, sar_valid)
+    from rsovlib.data.raster import open_pair, open_scene
 
-    with open_scene(Path(image)) as scene:
+    radar_facts: dict[str, Any] = {}
+    with ExitStack() as stack:
+        if _is_path(sar):
+            pair = stack.enter_context(open_pair(image, sar))
+            scene, radar_facts = pair.optical, {"sar": pair.settings()}
+            sar, sar_valid = pair.sar.read()
+        else:
+            scene = stack.enter_context(open_scene(Path(image)))
         scene.require_data()
         rgb, valid = scene.read()
         # GDAL shows a missing transform as the identity.
         placed = scene.crs is not None or not scene.transform.is_identity
         where = GeoReference(scene.transform, scene.crs) if placed else None
-    result = segmenter(rgb, classes)
+    result = _with_radar(segmenter, rgb, classes, sar, sar_valid)
     result.valid = None if valid.all() else valid
     result.georeference = where
+    result.settings = {**result.settings, **radar_facts}
     return result
+
+
+def _with_radar(segmenter: Segmenter, image: Any, classes: str | Sequence[str], sar: Any, valid: Any) -> Segmentation:
+    """Call a segmenter, with a radar image if there is one."""
+    if sar is None:
+        return segmenter(image, classes)
+    rgb = as_rgb(image)
+    radar, there = as_sar(sar, valid, (rgb.shape[0], rgb.shape[1]))
+    return cast(SarSegmenter, segmenter)(rgb, classes, sar=radar, sar_valid=there)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, (str, os.PathLike))

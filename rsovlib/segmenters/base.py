@@ -124,3 +124,28 @@ class Segmenter(Protocol):
     def settings(self) -> dict[str, Any]:
         """Method, weights and parameters as plain values."""
         ...
+
+
+@runtime_checkable
+class SarSegmenter(Segmenter, Protocol):
+    """A segmenter that can use a radar image beside the optical one.
+
+    ``uses_sar`` is True. Without a radar image it must work too.
+    """
+
+    uses_sar: bool
+
+    def __call__(
+        self, image: Any, classes: str | Sequence[str], sar: Any = None, sar_valid: Any = None
+    ) -> Segmentation:
+        """Segment one image.
+
+        Args:
+            image: uint8 (H, W, 3).
+            classes: see :class:`Segmenter`.
+            sar: uint8 (H, W) or (H, W, 1 to 3) on the same grid: display values, stretched to 8 bits for the whole
+                scene, as :class:`rsovlib.data.pair.PairWindow` and simulated scenes hold them (see ``images.as_sar``).
+                None: there is no radar image at all.
+            sar_valid: bool (H, W), True where radar data exist. None: everywhere, if ``sar`` is given.
+        """
+        ...

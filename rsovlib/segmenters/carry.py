@@ -49,12 +49,13 @@ def _weights(source: int, target: int, like: torch.Tensor) -> torch.Tensor:
 def _enlarged(values: torch.Tensor, source: Grid, target: Grid) -> torch.Tensor:
     """U values: (N', K) on the source grid -> (N, K) on the target grid."""
     rows, columns = (_weights(s, t, values) for s, t in zip(source, target, strict=True))
-    image = values.unflatten(0, source)
-    return torch.einsum("ah,bw,hwk->abk", rows, columns, image).flatten(0, 1)
+    # One axis after the other: all three factors at once would first make the product of both axes' weights.
+    down = torch.tensordot(rows, values.unflatten(0, source), dims=1)  # (rows of the target, columns of the source, K)
+    return torch.einsum("bw,awk->abk", columns, down).flatten(0, 1)
 
 
 def _gathered(values: torch.Tensor, source: Grid, target: Grid) -> torch.Tensor:
     """U^T values: (N, K) on the target grid -> (N', K) on the source grid."""
     rows, columns = (_weights(s, t, values) for s, t in zip(source, target, strict=True))
-    image = values.unflatten(0, target)
-    return torch.einsum("ah,bw,abk->hwk", rows, columns, image).flatten(0, 1)
+    down = torch.tensordot(rows.T, values.unflatten(0, target), dims=1)
+    return torch.einsum("bw,hbk->hwk", columns, down).flatten(0, 1)

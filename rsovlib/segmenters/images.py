@@ -34,15 +34,53 @@ def as_rgb(image: Any) -> RGB:
             raise InputError(f"A numpy image must be (H, W, 3) with red, green, blue, got {array.shape}.")
     if min(array.shape) < 1:
         raise InputError(f"The image has no pixels: {array.shape}.")
+    return _as_bytes(array, "image")
+
+
+def as_sar(sar: Any, valid: Any, shape: tuple[int, int]) -> tuple[RGB, npt.NDArray[np.bool_]]:
+    """A radar image as three display channels, and where it holds data.
+
+    Args:
+        sar: (H, W) or (H, W, 1 to 3), uint8 or floating point in [0, 1]: one polarisation, two (VV, VH; the third
+            channel repeats the first), or the three channels that :mod:`rsovlib.data.sarscene` shows.
+        valid: (H, W) bool; None where all pixels are data.
+        shape: (H, W) of the optical image, on whose grid it must lie.
+
+    Returns:
+        (H, W, 3) uint8, 0 where there is no data, and (H, W) bool.
+
+    Raises:
+        InputError: another shape, type or range.
+    """
+    array = np.asarray(sar)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 2, 3):
+        raise InputError(f"A radar image must be (H, W) or (H, W, 1 to 3), got {np.shape(sar)}.")
+    if array.shape[:2] != tuple(shape):
+        raise InputError(
+            f"The radar image has {array.shape[0]} x {array.shape[1]} pixels and the optical one {shape[0]} x "
+            f"{shape[1]}; arrays must lie on one grid (rsovlib.data.raster.open_pair brings files to one)."
+        )
+    there = np.ones(shape, dtype=bool) if valid is None else np.asarray(valid)
+    if there.dtype != bool or there.shape != tuple(shape):
+        raise InputError(f"sar_valid must be bool of shape {tuple(shape)}, got {there.dtype} of shape {there.shape}.")
+    known = np.where(there[:, :, None], array, array.dtype.type(0))  # whatever stands for nodata
+    order = [[0, 0, 0], [0, 1, 0], [0, 1, 2]][array.shape[2] - 1]
+    return np.ascontiguousarray(_as_bytes(known, "radar image")[:, :, order]), there
+
+
+def _as_bytes(array: npt.NDArray[Any], kind: str) -> RGB:
+    """8-bit values as they are, and floating-point ones in [0, 1] as 8-bit ones."""
     if array.dtype == np.uint8:
         return np.require(array, requirements=["C", "W"])  # torch wants writable memory, even to read it
     if not np.issubdtype(array.dtype, np.floating):
         raise InputError(
-            f"An image must be uint8, or floating point in [0, 1]; this one is {array.dtype}. "
+            f"The {kind} must be uint8, or floating point in [0, 1]; this one is {array.dtype}. "
             "Rasters of other types are stretched by rsovlib.data.raster.open_scene."
         )
     if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-        raise InputError("A floating-point image must hold numbers in [0, 1] only; scale or stretch it first.")
+        raise InputError(f"The floating-point {kind} must hold numbers in [0, 1] only; scale or stretch it first.")
     return np.round(array * 255).astype(np.uint8)
 
 

@@ -15,9 +15,8 @@ notes on the method), so ``SDCIConfig.official()``, the released program's readi
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,10 +26,11 @@ import torch.nn.functional as F
 
 from rsovlib.backbones.clip import ClipBackbone
 from rsovlib.backbones.dino import DinoBackbone
-from rsovlib.backbones.text import encode_classes
+from rsovlib.backbones.text import encode_classes, encode_words
 from rsovlib.data.classes import ClassPrompt, parse_classes
-from rsovlib.errors import InputError, unknown_name
+from rsovlib.errors import InputError
 from rsovlib.kernels import (
+    CscpResult,
     FusedAttention,
     diffuse,
     edge_weights,
@@ -57,197 +57,14 @@ from rsovlib.segmenters.scenewide import (
     branch_constants,
     statistics_of,
 )
+from rsovlib.segmenters.sdci_config import SDCIConfig
 from rsovlib.segmenters.texts import Texts, text_features, use_text_features
 from rsovlib.segmenters.windows import segment_windows, window_grid
 
+__all__ = ["SDCI", "SDCIConfig", "SDCIFeatures", "scene_constants"]
+
 #: DINO's short side by patch size, released program: 48 x 48 tokens for v1, 38 x 38 for v2, 32 x 32 for v3.
 _OFFICIAL_DINO_SIDE = {8: 384, 14: 532, 16: 512}
-
-_CHOICES = {
-    "position_embedding": ("bilinear", "bicubic", "bicubic_antialias", "bicubic_offset"),
-    "layer_features": ("normed_inputs", "block_outputs"),
-    "centre": ("column_mean", "global_mean"),
-    "clip_attention": ("processed", "raw_mean"),
-    "graph_features": ("last", "mean"),
-    "diffusion_graph": ("other", "own"),
-    "to_probability": ("auto", "softmax", "sum"),
-    "solver": ("optimum", "official"),
-    "precision": ("float32", "float16", "bfloat16"),
-}
-
-
-@dataclass(frozen=True)
-class SDCIConfig:
-    """Every choice that SDCI leaves, each with its entry in the register of differences (D01-D34).
-
-    Attributes:
-        clip_size: short side of CLIP's input in pixels before rounding to patches; None keeps the image's scale (D01).
-        position_embedding: dialect in which CLIP's position embedding is resized (D02).
-        precision: of the two networks; half precisions need a GPU (D03).
-        dino_size: short side of DINO's input; None takes the released program's for the patch size (D04).
-        dino_scale: instead of ``dino_size``: DINO's grid is this many times as fine as CLIP's.
-        dino_like_clip: a DINO with CLIP's patch size gets CLIP's grid, as the paper says of v2; ``dino_size`` and
-            ``dino_scale`` come first (D04).
-        sinkhorn_rounds: normalisations of the fused attention before it is used, ``"cumulative"`` for one more at every
-            layer's feature (D08).
-        centre: what is subtracted from the symmetric map: a mean a key, or one of the whole map (D09).
-        layer_features: what stands for a CLIP layer: its block's normed input, or its output (D11).
-        clip_attention: CLIP's attention in CAF: the processed map, or the plain average (D12).
-        align_renorm: keep row sums when attention is carried to the other grid (D15).
-        logit_scale: lambda before the softmax over texts (D16).
-        background: extra text that competes in the softmax but is never predicted; None for none (D17).
-        mean_text: whether the mean of the class texts competes as well (D17).
-        score_threshold: last-layer scores below this share of their class's maximum become 0 (D18).
-        lambda_1: weight of the other branch's attention in CAF, equations 8 and 9 (D24).
-        caf: whether the other branch's attention is used at all; False is the ablation's baseline.
-        graph_features: features that the graph is built from (D20).
-        neighbours, tau: K and tau of the graph, equations 11 and 12 (D21).
-        bcdr: whether scores are diffused.
-        diffusion_graph: on the other branch's graph (the method) or on one's own (D23).
-        alpha, steps: alpha and T of the diffusion, equations 13 to 15.
-        rescale: rescale diffused maps to their class's maximum before diffusion (D25b).
-        presence_threshold: classes whose maximum before diffusion isn't above it are set to 0; the released settings
-            are 0.5 for GID, LoveDA and iSAID, and 0 for Potsdam and Vaihingen (D25c).
-        min_max: stretch every class map to [0, 1] (D25d).
-        to_probability: how maps become probabilities (D26): ``"softmax"`` over the classes; ``"sum"``, negative values
-            set to 0 and divided by the sum; ``"auto"``, the softmax when a value is negative or the mean class sum
-            exceeds ``softmax_above``, else as they are.
-        softmax_above: see there.
-        floor: smallest probability (D26).
-        cscp: whether the branches are fused convexly; without it the CLIP branch decides.
-        superpixel_scale, superpixel_sigma, superpixel_min_size: of Felzenszwalb's superpixels (D27).
-        w_in, w_cross: edge weights inside and across superpixels, equation 16.
-        lambda_clip, lambda_dino, beta: weights of equation 17.
-        solver: the certified optimum, or the released 100 inexact iterations (D29).
-        tolerance: relative duality gap at which the solver stops.
-        templates: of the class texts (D31).
-        window, overlap: side and overlap in pixels of the sliding window for larger images; None for the whole image.
-    """
-
-    clip_size: int | None = 512
-    position_embedding: str = "bilinear"
-    precision: str = "float32"
-    dino_size: int | None = None
-    dino_scale: float | None = None
-    dino_like_clip: bool = False
-    sinkhorn_rounds: str | int = "cumulative"
-    centre: str = "column_mean"
-    layer_features: str = "normed_inputs"
-    clip_attention: str = "processed"
-    align_renorm: bool = False
-    logit_scale: float = 50.0
-    background: str | None = "other"
-    mean_text: bool = True
-    score_threshold: float = 0.2
-    lambda_1: float = 1.0
-    caf: bool = True
-    graph_features: str = "last"
-    neighbours: int = 30
-    tau: float = 0.07
-    bcdr: bool = True
-    diffusion_graph: str = "other"
-    alpha: float = 0.9
-    steps: int = 40
-    rescale: bool = True
-    presence_threshold: float = 0.0
-    min_max: bool = True
-    to_probability: str = "auto"
-    softmax_above: float = 1.5
-    floor: float = 1e-6
-    cscp: bool = True
-    superpixel_scale: float = 40.0
-    superpixel_sigma: float = 0.8
-    superpixel_min_size: int = 20
-    w_in: float = 1.0
-    w_cross: float = 0.1
-    lambda_clip: float = 1.0
-    lambda_dino: float = 0.2
-    beta: float = 0.1
-    solver: str = "optimum"
-    tolerance: float = 1e-5
-    templates: str | tuple[str, ...] = "rs10"
-    window: int | None = None
-    overlap: int = 64
-
-    def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise unknown_name(f"value of {name}", getattr(self, name), choices)
-        ranges = {
-            "clip_size": (1, None),
-            "dino_size": (1, None),
-            "logit_scale": (0, None),
-            "score_threshold": (0, 1),
-            "neighbours": (1, None),
-            "alpha": (0, 1),
-            "steps": (0, None),
-            "beta": (0, None),
-            "lambda_1": (0, None),
-            "lambda_clip": (0, None),
-            "lambda_dino": (0, None),
-            "w_in": (0, None),
-            "w_cross": (0, None),
-            "window": (16, None),
-        }
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            # Written so that "not a number" fails too.
-            if value is not None and not low <= value <= (math.inf if high is None else high):
-                limit = f"at least {low}" if high is None else f"between {low} and {high}"
-                raise InputError(f"{name} must be {limit}, got {value}.")
-        for name in ("tau", "dino_scale", "tolerance"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name} must be above 0, got {value}.")
-        rounds = self.sinkhorn_rounds
-        if rounds != "cumulative" and not (isinstance(rounds, int) and rounds >= 0):
-            raise InputError(f"sinkhorn_rounds must be 'cumulative' or a whole number from 0 up, got {rounds!r}.")
-        if self.window is not None and not 0 <= self.overlap < self.window:
-            raise InputError(f"overlap must be at least 0 and below the window of {self.window}, got {self.overlap}.")
-
-    @classmethod
-    def official(cls, **changes: Any) -> SDCIConfig:
-        """The released program's reading (the default), solved to the optimum."""
-        return cls()._changed(changes)
-
-    @classmethod
-    def paper(cls, **changes: Any) -> SDCIConfig:
-        """The printed equations wherever they suffice; everything else as in :meth:`official`.
-
-        DINOv2 gets 518 pixels, because the paper says that its grid equals CLIP's.
-        """
-        config = cls(
-            dino_like_clip=True,
-            sinkhorn_rounds=0,
-            centre="global_mean",
-            layer_features="block_outputs",
-            clip_attention="raw_mean",
-            score_threshold=0.0,
-            graph_features="mean",
-            rescale=False,
-            min_max=False,
-            to_probability="sum",
-        )
-        return config._changed(changes)
-
-    @classmethod
-    def embedded(cls, **changes: Any) -> SDCIConfig:
-        """The official reading with the settings that suit the embedded models (chosen on validation scenes).
-
-        CLIP sees the image at its own scale, DINO a grid twice as fine; larger images are windowed. Classes that
-        little speaks for are absent (the released settings have 0.5 for GID, LoveDA and iSAID; these models' scores
-        are higher).
-        """
-        sizes = cls(clip_size=None, dino_scale=2.0, window=256, overlap=64)
-        return replace(sizes, presence_threshold=0.7, tolerance=1e-3)._changed(changes)
-
-    def _changed(self, changes: dict[str, Any]) -> SDCIConfig:
-        names = [entry.name for entry in fields(self)]
-        for name in changes:
-            if name not in names:
-                raise unknown_name("option of SDCI", name, names)
-        return replace(self, **changes)
-
 
 ExaminedTile: TypeAlias = tuple[Any, Mapping[str, npt.NDArray[Any]], npt.NDArray[np.float64]]
 """A tile's place, what :meth:`SDCI.examine` gave for it, and its :meth:`SDCI.tile_statistics`."""
@@ -310,8 +127,8 @@ class SDCI:
                 f"SDCI compares DINO's features with CLIP's texts, so their sizes must agree: {self.clip.name} has "
                 f"{self.clip.embed_dim}, {self.dino.name} has {self.dino.embed_dim}; ViT-L/14 goes with a DINO ViT-B."
             )
-        if self.config.precision != "float32" and self.clip.device.type == "cpu":
-            raise InputError(f"precision={self.config.precision!r} needs a GPU; use 'float32' on the CPU.")
+        if self.config.precision == "float16" and self.clip.device.type == "cpu":
+            raise InputError("precision='float16' needs a GPU; use 'float32' (or 'bfloat16') on the CPU.")
 
     @property
     def tiling(self) -> tuple[int, int]:
@@ -357,9 +174,21 @@ class SDCI:
         return result
 
     def segment_batch(self, images: Sequence[Any], classes: str | Sequence[str]) -> list[Segmentation]:
-        """Segment several images, of one size or of many; the texts are encoded once."""
-        prompts = parse_classes(classes)
-        return [self(image, [str(prompt) for prompt in prompts]) for image in images]
+        """Segment several images; those of one size go through the networks together, unless windows are cut.
+
+        The labels are those that each image gets by itself. Sums are rounded differently in a batch: probabilities were
+        measured to differ by 1e-5 at most.
+        """
+        pictures, prompts = [as_rgb(image) for image in images], parse_classes(classes)
+        side = self.config.window
+        if len({picture.shape for picture in pictures}) != 1 or (side and max(pictures[0].shape[:2]) > side):
+            return [self(picture, [str(prompt) for prompt in prompts]) for picture in pictures]
+        with torch.inference_mode():
+            text = self.encode_text(prompts)
+            results = [self._decided(features, prompts, text) for features in self.encode_images(pictures)]
+        for result in results:
+            result.settings = self.settings()
+        return results
 
     def settings(self) -> dict[str, Any]:
         """Method, weights and parameters as plain values."""
@@ -422,16 +251,25 @@ class SDCI:
             ``clip_diffused`` and ``dino_diffused`` (n, K, h, w), ``clip_presence`` and ``dino_presence`` (n, K), for
             the n windows of the tile (one, unless the tile is larger than the segmenter's window).
         """
-        rgb = as_rgb(image)
-        prompts = parse_classes(classes)
-        found: dict[str, list[torch.Tensor]] = {}
+        return self.examine_batch([image], classes)[0]
+
+    def examine_batch(
+        self, images: Sequence[Any], classes: str | Sequence[str]
+    ) -> list[dict[str, npt.NDArray[np.float32]]]:
+        """:meth:`examine` for several tiles of one size, which go through the networks together."""
+        pictures, prompts = [as_rgb(image) for image in images], parse_classes(classes)
+        found: list[dict[str, list[torch.Tensor]]] = [{} for _ in pictures]
         with torch.inference_mode():
             text = self.encode_text(prompts)
-            for window in window_grid(rgb.shape[0], rgb.shape[1], self.config.window, self.config.overlap):
-                features = self.encode_image(np.ascontiguousarray(rgb[window.slices]))
-                for name, value in self.diffuse(features, *self.score(features, text, len(prompts))).items():
-                    found.setdefault(name, []).append(value)
-            return {name: torch.stack(values).float().cpu().numpy() for name, values in found.items()}
+            height, width = pictures[0].shape[:2]
+            for window in window_grid(height, width, self.config.window, self.config.overlap):
+                cut = [np.ascontiguousarray(picture[window.slices]) for picture in pictures]
+                for here, features in zip(found, self.encode_images(cut), strict=True):
+                    for name, value in self.diffuse(features, *self.score(features, text, len(prompts))).items():
+                        here.setdefault(name, []).append(value)
+            return [
+                {name: torch.stack(values).float().cpu().numpy() for name, values in here.items()} for here in found
+            ]
 
     def tile_statistics(
         self, examined: dict[str, npt.NDArray[np.float32]], valid: npt.NDArray[np.bool_]
@@ -510,37 +348,51 @@ class SDCI:
 
     def encode_image(self, image: RGB) -> SDCIFeatures:
         """Both networks' features and attention of (H, W, 3) uint8; what the words are doesn't matter here."""
-        height, width = image.shape[:2]
+        return self.encode_images([image])[0]
+
+    def encode_images(self, images: Sequence[RGB]) -> list[SDCIFeatures]:
+        """:meth:`encode_image` of several images of one size, in one pass through each network."""
+        height, width = images[0].shape[:2]
         device = self.clip.device
         clip_grid = self._clip_grid(height, width)
         clip_sides = (clip_grid[0] * self.clip.patch_size, clip_grid[1] * self.clip.patch_size)
-        clip_pixels = self.clip.normalise(to_unit(resize_pil_bicubic(image, clip_sides), device))
+        for_clip = torch.cat([to_unit(resize_pil_bicubic(image, clip_sides), device) for image in images])
         dino_sides = self._dino_sides(height, width, clip_grid)
-        dino_pixels = resize_tensor_bicubic(self.dino.normalise(to_unit(image, self.dino.device)), dino_sides)
+        by_pil = self.config.dino_resize == "pil"
+        for_dino = torch.cat(
+            [to_unit(resize_pil_bicubic(image, dino_sides) if by_pil else image, self.dino.device) for image in images]
+        )
+        dino_pixels = resize_tensor_bicubic(self.dino.normalise(for_dino), dino_sides)
         half = getattr(torch, self.config.precision)
         with torch.autocast(device.type, dtype=half, enabled=half is not torch.float32):
-            layers, last, clip_attention = self._clip_features(clip_pixels)
+            layers, last, clip_attention = self._clip_features(self.clip.normalise(for_clip))
             dino = self.dino.features(dino_pixels)
-        dino_layers = torch.cat(dino.layers).float()
-        aligned = dino.text_layers is not dino.layers
-        return SDCIFeatures(
-            image=image,
-            clip_grid=clip_grid,
-            dino_grid=dino.grid,
-            clip_layers=layers.float(),
-            clip_last=last.float(),
-            clip_attention=clip_attention.float(),
-            dino_layers=dino_layers,
-            dino_text_layers=torch.cat(dino.text_layers).float() if aligned else dino_layers,
-            dino_attention=dino.attention[0].float(),
-        )
+        dino_layers = torch.stack(dino.layers).float()
+        text_layers = torch.stack(dino.text_layers).float() if dino.text_layers is not dino.layers else dino_layers
+        dino_attention = dino.attention.float()
+        if self.config.dino_rows == "renormalised":
+            dino_attention = dino_attention / dino_attention.sum(dim=-1, keepdim=True)
+        return [
+            SDCIFeatures(
+                image=image,
+                clip_grid=clip_grid,
+                dino_grid=dino.grid,
+                clip_layers=layers[:, index].float(),
+                clip_last=last[index].float(),
+                clip_attention=clip_attention[index].float(),
+                dino_layers=dino_layers[:, index],
+                dino_text_layers=text_layers[:, index],
+                dino_attention=dino_attention[index],
+            )
+            for index, image in enumerate(images)
+        ]
 
     def encode_text(self, prompts: Sequence[ClassPrompt]) -> torch.Tensor:
         """(M, E) unit-norm rows: the K classes, then the background, then the classes' mean (D17)."""
-        rows = encode_classes(self.clip, prompts, self.config.templates)
+        rows = self._class_texts(prompts)
         extra = []
         if self.config.background is not None:
-            extra.append(encode_classes(self.clip, [ClassPrompt(self.config.background)], self.config.templates))
+            extra.append(self._class_texts([ClassPrompt(self.config.background)]))
         if self.config.mean_text:
             extra.append(F.normalize(rows.mean(dim=0, keepdim=True), dim=-1))
         return torch.cat([rows, *extra])
@@ -558,27 +410,48 @@ class SDCI:
     ) -> dict[str, torch.Tensor]:
         """BCDR, equations 10 to 15, and the reshaping of D25: the convex step's inputs and what led to them."""
         stages = self.diffuse(features, clip_scores, dino_scores)
-        for branch in ("clip", "dino"):
-            diffused, presence = stages[f"{branch}_diffused"], stages[f"{branch}_presence"]
-            stages[f"{branch}_map"] = self._class_maps(diffused, presence, features.image.shape[:2])
-        return stages
+        return stages | self.class_maps(stages, features.image.shape[:2])
+
+    def class_maps(self, diffused: Mapping[str, torch.Tensor], sides: tuple[int, ...]) -> dict[str, torch.Tensor]:
+        """D25: ``clip_map`` and ``dino_map`` (K, *sides) of what :meth:`diffuse` gave."""
+        return {
+            f"{branch}_map": self._class_maps(diffused[f"{branch}_diffused"], diffused[f"{branch}_presence"], sides)
+            for branch in ("clip", "dino")
+        }
+
+    def graph_features(self, features: SDCIFeatures) -> dict[str, torch.Tensor]:
+        """(N, D), what the graph that each branch's scores walk on is built from (D20, D23)."""
+        layers = {"clip": features.dino_layers, "dino": features.clip_layers}
+        if self.config.diffusion_graph != "other":
+            layers = {"clip": features.clip_layers, "dino": features.dino_layers}
+        last = self.config.graph_features == "last"
+        return {branch: stack[-1] if last else stack.mean(dim=0) for branch, stack in layers.items()}
 
     def diffuse(
-        self, features: SDCIFeatures, clip_scores: torch.Tensor, dino_scores: torch.Tensor
+        self,
+        features: SDCIFeatures,
+        clip_scores: torch.Tensor,
+        dino_scores: torch.Tensor,
+        graphs: Mapping[str, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """BCDR alone: ``clip_diffused`` and ``dino_diffused`` (K, h, w), and the presences (K,) before it."""
+        """BCDR alone: ``clip_diffused`` and ``dino_diffused`` (K, h, w), and the presences (K,) before it.
+
+        ``graphs`` are the transitions of both branches' walks where they are known already.
+        """
         other = self.config.diffusion_graph == "other"
         stages: dict[str, torch.Tensor] = {}
         branches = {
-            "clip": (clip_scores, features.clip_grid, features.dino_grid, features.dino_layers, features.clip_layers),
-            "dino": (dino_scores, features.dino_grid, features.clip_grid, features.clip_layers, features.dino_layers),
+            "clip": (clip_scores, features.clip_grid, features.dino_grid),
+            "dino": (dino_scores, features.dino_grid, features.clip_grid),
         }
-        for branch, (scores, own_grid, other_grid, other_layers, own_layers) in branches.items():
-            grid, layers = (other_grid, other_layers) if other else (own_grid, own_layers)
+        sources = self.graph_features(features)
+        for branch, (scores, own_grid, other_grid) in branches.items():
+            grid = other_grid if other else own_grid
             carried = scores.T.unflatten(1, own_grid)  # (K, h, w)
             if self.config.bcdr and grid[0] * grid[1] > 1:  # a single token has no neighbours
                 carried = enlarge(carried, grid)
-                walked = diffuse(self._graph(layers), carried.flatten(1).T, self.config.alpha, self.config.steps)
+                graph = self.graph(sources[branch]) if graphs is None else graphs[branch]
+                walked = diffuse(graph, carried.flatten(1).T, self.config.alpha, self.config.steps)
                 diffused = walked.T.unflatten(1, grid)
             else:
                 diffused = carried
@@ -590,32 +463,70 @@ class SDCI:
         self, image: RGB, clip_map: torch.Tensor, dino_map: torch.Tensor, scene: SceneConstants | None = None
     ) -> tuple[torch.Tensor, dict[str, Any]]:
         """CSCP, equations 16 to 18: fused probabilities (K, H, W), and the solver's record."""
-        config = self.config
-        clip_probability = self._probabilities(clip_map, scene.clip if scene else None)
-        dino_probability = self._probabilities(dino_map, scene.dino if scene else None)
-        if not config.cscp:
+        clip_probability, dino_probability = self.convex_inputs(clip_map, dino_map, scene)
+        if not self.config.cscp:
             return clip_probability / clip_probability.sum(dim=0), {}
-        superpixels = felzenszwalb_superpixels(
+        superpixels = self.superpixels(image)
+        result = self.fuse(clip_probability, dino_probability, superpixels)
+        record = {"superpixels": superpixels, "relative_gap": result.relative_gap, "iterations": result.iterations}
+        return result.q, record
+
+    def convex_inputs(
+        self, clip_map: torch.Tensor, dino_map: torch.Tensor, scene: SceneConstants | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """D26: both branches' class maps (K, H, W) as probabilities."""
+        return (
+            self._probabilities(clip_map, scene.clip if scene else None),
+            self._probabilities(dino_map, scene.dino if scene else None),
+        )
+
+    def superpixels(self, image: RGB) -> npt.NDArray[np.int32]:
+        """The (H, W) superpixels that the convex step's edges follow (D27)."""
+        config = self.config
+        labels: npt.NDArray[np.int32] = felzenszwalb_superpixels(
             image, scale=config.superpixel_scale, sigma=config.superpixel_sigma, min_size=config.superpixel_min_size
         )
+        return labels
+
+    def fuse(
+        self,
+        clip_probability: torch.Tensor,
+        dino_probability: torch.Tensor,
+        superpixels: npt.NDArray[np.int32],
+        start: CscpResult | None = None,
+        **live: Any,
+    ) -> CscpResult:
+        """Equations 16 to 18: the convex problem and its solution.
+
+        Args:
+            clip_probability: (K, H, W), of :meth:`convex_inputs`.
+            dino_probability: likewise.
+            superpixels: (H, W).
+            start: the solution of a related problem, to start from; the released solver doesn't use it.
+            **live: further arguments of ``solve_cscp`` for those who watch it: ``should_stop``, ``max_iterations``, ...
+        """
+        config = self.config
         wx, wy = edge_weights(superpixels, w_in=config.w_in, w_cross=config.w_cross)
-        result = solve_cscp(
+        official = config.solver == "official"
+        return solve_cscp(
             clip_probability,
             dino_probability,
-            torch.as_tensor(wx, device=clip_map.device),
-            torch.as_tensor(wy, device=clip_map.device),
+            torch.as_tensor(wx, device=clip_probability.device),
+            torch.as_tensor(wy, device=clip_probability.device),
             lambda_clip=config.lambda_clip,
             lambda_dino=config.lambda_dino,
             beta=config.beta,
-            **({"method": "official"} if config.solver == "official" else {"tolerance": config.tolerance}),
+            **({"method": "official"} if official else {"tolerance": config.tolerance, "warm_start": start}),
+            **live,
         )
-        record = {"superpixels": superpixels, "relative_gap": result.relative_gap, "iterations": result.iterations}
-        return result.q, record
 
     # ---- details -------------------------------------------------------------------------------------------
 
     def _one(self, image: RGB, prompts: Sequence[ClassPrompt], text: torch.Tensor) -> Segmentation:
-        features = self.encode_image(image)
+        return self._decided(self.encode_image(image), prompts, text)
+
+    def _decided(self, features: SDCIFeatures, prompts: Sequence[ClassPrompt], text: torch.Tensor) -> Segmentation:
+        image = features.image
         clip_scores, dino_scores = self.score(features, text, len(prompts))
         stages = self.refine(features, clip_scores, dino_scores)
         fused, record = self.solve(image, stages["clip_map"], stages["dino_map"])
@@ -647,31 +558,51 @@ class SDCI:
         return patch_sides(height, width, patch, self.config.dino_size or _OFFICIAL_DINO_SIDE.get(patch, 512))
 
     def _clip_features(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Equations 1 to 6: projected features of all layers (L, N, E), of the last with its class token, and A_c."""
+        """Equations 1 to 6: projected features of all layers, of the last with its class token, and A_c.
+
+        Shapes: (L, B, N, E), (B, 1 + N, E) and (B, N, N).
+        """
         config = self.config
+        first = 0 if config.class_token == "kept" else 1  # of the tokens that take part in the maps
         fused = FusedAttention(rounds=config.sinkhorn_rounds, subtract=config.centre)
         features = []
         tokens = self.clip.embed(pixels, config.position_embedding)
         for step in self.clip.walk(tokens, attention=True, stop=len(self.clip.blocks) - 1):
-            fused.add(step.maps)
+            fused.add(step.maps[..., first:, first:])
             features.append(step.normed if config.layer_features == "normed_inputs" else step.output)
             tokens = step.output
             del step  # or its map would be held while the next one is made
+        raw = None
+        if config.clip_attention == "raw_mean":
+            raw = fused.average().mean(dim=1) * (len(features) if config.layer_maps == "sum" else 1)
         features.append(tokens)
-        attention = fused.average().mean(dim=1) if config.clip_attention == "raw_mean" else None
         block = self.clip.blocks[-1]
-        layers = tokens.new_empty(len(features), tokens.shape[1] - 1, self.clip.embed_dim)
+        layers = tokens.new_empty(len(features), len(tokens), tokens.shape[1] - 1, self.clip.embed_dim)
         for index, feature in enumerate(features):
-            attended, head_mean = fused.read(self.clip.value(block, block.ln_1(feature)))
-            projected = self.clip.project(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
-            layers[index] = projected[0, 1:]
-        attention = head_mean if attention is None else attention
-        return layers, projected[0], attention[0, 1:, 1:]
+            values = self.clip.value(block, block.ln_1(feature))
+            attended, head_mean = fused.read(values[:, :, first:])
+            if first:  # a class token that nobody looks at sees itself
+                attended = torch.cat([values[:, :, :1], attended], dim=2)
+            joined = attended.transpose(1, 2).flatten(2)
+            projected = self.clip.project(block.attn.out_proj(joined) if config.value_path == "out_proj" else joined)
+            layers[index] = projected[:, 1:]
+        attention = head_mean if raw is None else raw
+        return layers, projected, attention[:, 1 - first :, 1 - first :]
+
+    def _class_texts(self, prompts: Sequence[ClassPrompt]) -> torch.Tensor:
+        """(K, E) unit-norm rows: one a class, its words merged as D32 says."""
+        templates = self.config.templates
+        if self.config.synonyms == "by_template":
+            return encode_classes(self.clip, prompts, templates)
+        words = encode_words(self.clip, [word for prompt in prompts for word in prompt.words], templates)
+        each = F.normalize(words.mean(dim=1), dim=-1).split([len(prompt.words) for prompt in prompts])
+        return F.normalize(torch.stack([rows.mean(dim=0) for rows in each]), dim=-1)
 
     def _text_scores(self, layers: torch.Tensor, text: torch.Tensor, classes: int) -> torch.Tensor:
         """D16: (L, N, E) against (M, E) -> softmax over all M texts, the K class columns kept: (L, N, K)."""
-        cosines = F.normalize(layers, dim=-1) @ text.T
-        return (self.config.logit_scale * cosines).softmax(dim=-1)[..., :classes]
+        logits = self.config.logit_scale * (F.normalize(layers, dim=-1) @ text.T)
+        scores = logits.softmax(dim=-1) if self.config.scores == "probabilities" else logits
+        return scores[..., :classes]
 
     def _smooth(
         self,
@@ -691,8 +622,8 @@ class SDCI:
             smoothed = smoothed + config.lambda_1 * carried
         return smoothed + scores[:-1].mean(dim=0) if len(scores) > 1 else smoothed
 
-    def _graph(self, layers: torch.Tensor) -> torch.Tensor:
-        features = layers[-1] if self.config.graph_features == "last" else layers.mean(dim=0)
+    def graph(self, features: torch.Tensor) -> torch.Tensor:
+        """Equations 11 and 12: the sparse transition matrix (N, N) over features (N, D)."""
         return knn_transition(features, k=self.config.neighbours, temperature=self.config.tau, row_eps=1e-6)
 
     def _class_maps(

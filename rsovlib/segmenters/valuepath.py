@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from rsovlib.backbones.clip import ClipBackbone
 from rsovlib.backbones.text import encode_classes
 from rsovlib.data.classes import ClassPrompt, parse_classes
+from rsovlib.errors import unknown_name
 from rsovlib.segmenters.base import Segmentation
 from rsovlib.segmenters.images import RGB, as_rgb, enlarge, patch_sides, resize_pil_bicubic, to_unit
 from rsovlib.segmenters.texts import Texts, text_features, use_text_features
@@ -34,6 +35,10 @@ class ValuePath:
         logit_scale: lambda before the softmax over classes.
         templates: of the class texts.
         window, overlap: of the sliding window for larger images; None for the whole image.
+        precision: of the network: ``"float32"``, ``"bfloat16"``, or ``"float16"`` on a GPU.
+
+    Raises:
+        InputError: there is no such precision, or not on this device.
     """
 
     clip: ClipBackbone
@@ -43,6 +48,12 @@ class ValuePath:
     templates: str | tuple[str, ...] = "rs10"
     window: int | None = None
     overlap: int = 64
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        names = ("float32", "bfloat16") if self.clip.device.type == "cpu" else ("float32", "bfloat16", "float16")
+        if self.precision not in names:
+            raise unknown_name(f"precision on the {self.clip.device.type}", self.precision, names)
 
     @property
     def tiling(self) -> tuple[int, int]:
@@ -72,6 +83,19 @@ class ValuePath:
                 result = self._one(rgb, prompts, text)
         result.settings = self.settings()
         return result
+
+    def segment_batch(self, images: Sequence[Any], classes: str | Sequence[str]) -> list[Segmentation]:
+        """Segment several images; those of one size go through the network together, unless windows are cut."""
+        pictures, prompts = [as_rgb(image) for image in images], parse_classes(classes)
+        if len({picture.shape for picture in pictures}) != 1 or (
+            self.window is not None and max(pictures[0].shape[:2]) > self.window
+        ):
+            return [self(picture, [str(prompt) for prompt in prompts]) for picture in pictures]
+        with torch.inference_mode():
+            results = self._several(pictures, prompts, encode_classes(self.clip, prompts, self.templates))
+        for result in results:
+            result.settings = self.settings()
+        return results
 
     def memory_needed(self, height: int, width: int, classes: int) -> int:
         """Foreseen peak in bytes above the model."""
@@ -103,22 +127,32 @@ class ValuePath:
             "templates": self.templates,
             "window": self.window,
             "overlap": self.overlap,
+            "precision": self.precision,
         }
 
     def _one(self, image: RGB, prompts: Sequence[ClassPrompt], text: torch.Tensor) -> Segmentation:
-        height, width = image.shape[:2]
+        return self._several([image], prompts, text)[0]
+
+    def _several(self, images: Sequence[RGB], prompts: Sequence[ClassPrompt], text: torch.Tensor) -> list[Segmentation]:
+        """Images of one size."""
+        height, width = images[0].shape[:2]
         patch = self.clip.patch_size
         sides = patch_sides(height, width, patch, self.clip_size)
-        pixels = self.clip.normalise(to_unit(resize_pil_bicubic(image, sides), self.clip.device))
-        tokens = self.clip.embed(pixels, self.position_embedding)
-        for step in self.clip.walk(tokens, stop=len(self.clip.blocks) - 1):
-            tokens = step.output
-        features = F.normalize(self.clip.attend_last(tokens)[0, 1:], dim=-1)
-        scores = (self.logit_scale * features @ text.T).softmax(dim=-1)  # (N, K)
-        maps = scores.T.unflatten(1, (sides[0] // patch, sides[1] // patch))
-        return Segmentation.from_probabilities(
-            enlarge(maps, (height, width)).cpu().numpy(),
-            [prompt.name for prompt in prompts],
-            stages={"clip_scores": scores.cpu().numpy()},
-            image=image,
-        )
+        unit = torch.cat([to_unit(resize_pil_bicubic(image, sides), self.clip.device) for image in images])
+        half = getattr(torch, self.precision)
+        with torch.autocast(self.clip.device.type, dtype=half, enabled=half is not torch.float32):
+            tokens = self.clip.embed(self.clip.normalise(unit), self.position_embedding)
+            for step in self.clip.walk(tokens, stop=len(self.clip.blocks) - 1):
+                tokens = step.output
+            attended = self.clip.attend_last(tokens)
+        features = F.normalize(attended.float()[:, 1:], dim=-1)
+        scores = (self.logit_scale * features @ text.T).softmax(dim=-1)  # (B, N, K)
+        return [
+            Segmentation.from_probabilities(
+                enlarge(one.T.unflatten(1, (sides[0] // patch, sides[1] // patch)), (height, width)).cpu().numpy(),
+                [prompt.name for prompt in prompts],
+                stages={"clip_scores": one.cpu().numpy()},
+                image=image,
+            )
+            for image, one in zip(images, scores, strict=True)
+        ]

@@ -86,3 +86,37 @@ def gather(setting, tiles):
         largest = max(largest, float(statistics.max()))
         offsets.append(np.full(3, 0.01 * (tile.row_index - tile.column_index), np.float32) * [1, 2, 3])
     return {"largest": largest + setting}, [offset.astype(np.float32) for offset in offsets]
+
+
+class Radar(Logged):
+    """By colour, and where the radar is bright, the last class; each call says in the log what of the radar it saw."""
+
+    uses_sar = True
+    __name__ = "Radar"  # of the kinds below, too: their maps are the same
+
+    def __call__(self, image, classes, sar=None, sar_valid=None):
+        seen = "none" if sar is None else f"{digest(sar)}:{int(sar_valid.sum())}"
+        self._note(f"segment {seen}", image)
+        scores = self._scores(image)
+        if sar is not None:
+            assert sar.dtype == np.uint8
+            assert sar.shape == image.shape
+            assert sar_valid.shape == image.shape[:2]
+            assert not sar[~sar_valid].any()
+            scores[-1] += np.where(sar_valid, sar[..., 0] / 20.0, 0)
+        return self._result(scores)
+
+
+class Together(Radar):
+    """The same for several tiles at once."""
+
+    def segment_batch(self, images, classes, sar=None, sar_valid=None):
+        self._note(f"batch of {len(images)}", images[0])
+        sars = [None] * len(images) if sar is None else sar
+        valids = [None] * len(images) if sar_valid is None else sar_valid
+        return [self(image, classes, s, v) for image, s, v in zip(images, sars, valids, strict=True)]
+
+
+def make_radar(method, *, profile, device, **options):
+    """A factory of the kind that is registered."""
+    return Radar(**options)

@@ -365,3 +365,21 @@ def test_the_settings_are_plain_and_whole(fake_of, tmp_path):
     assert settings == json.loads(json.dumps(report.settings))
     assert settings["tiles"] == {"size": 16, "stride": 16, "edge": "shift", "of": None}
     assert settings["classes"] == list(load_manifest("potsdam").protocol("sdci").classes)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of POSIX")
+def test_a_second_run_in_the_same_folder_is_told_of_the_first(fake_of, tmp_path, monkeypatch):
+    fake, real, said = fake_of("potsdam"), prepare.run_all, []
+
+    def meanwhile(*arguments):
+        with pytest.raises(OutputError, match="Another process is preparing tiles") as error:
+            prepared(fake, tmp_path / "tiles")
+        said.append(str(error.value))
+        return real(*arguments)
+
+    monkeypatch.setattr(prepare, "run_all", meanwhile)
+    report = prepared(fake, tmp_path / "tiles")
+    assert len(said) == 1
+    assert "\n" not in said[0]
+    monkeypatch.undo()
+    assert prepared(fake, tmp_path / "tiles").kept == report.tiles  # the lock ended with the run

@@ -19,7 +19,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from rsovlib import plots
-from rsovlib.data import raster
+from rsovlib.data import scene_memory
 from rsovlib.data.geotiff import open_raster
 from rsovlib.data.raster import (
     NODATA,
@@ -729,7 +729,7 @@ class Hungry:
 
 
 def test_a_tile_that_does_not_fit_is_foreseen(tmp_path, scene, monkeypatch):
-    monkeypatch.setattr(raster, "available_memory", lambda: 6 * 2**20)
+    monkeypatch.setattr(scene_memory, "available_memory", lambda: 6 * 2**20)
     with pytest.raises(
         ResourceError, match=r"A tile of 111 pixels with 3 classes .* and 6 MiB are free; tile=(\d+)"
     ) as e:
@@ -739,13 +739,13 @@ def test_a_tile_that_does_not_fit_is_foreseen(tmp_path, scene, monkeypatch):
     advised = int(str(e.value).split("tile=")[1].split()[0])
     report = segment(scene, tmp_path / "m.tif", segmenter=Hungry(), tile=advised, overlap=20)
     assert report.settings["segmenter"] == {"appetite": "large"}
-    monkeypatch.setattr(raster, "available_memory", lambda: 1000)
+    monkeypatch.setattr(scene_memory, "available_memory", lambda: 1000)
     with pytest.raises(ResourceError, match="even with the smallest tiles"):
         segment(scene, tmp_path / "m.tif", segmenter=Hungry())
 
 
 def test_a_tile_that_does_not_fit_on_the_gpu_is_foreseen(tmp_path, scene, monkeypatch):
-    monkeypatch.setattr(raster, "_free_on_gpu", lambda device: 3 * 2**20 if device == "gpu" else None)
+    monkeypatch.setattr(scene_memory, "_free_on_gpu", lambda device: 3 * 2**20 if device == "gpu" else None)
     segmenter = Hungry()
     segmenter.device = "gpu"
     with pytest.raises(ResourceError, match=r"on the GPU and 3 MiB are free; tile=32 and overlap=8 would fit"):

@@ -109,6 +109,8 @@ class _Workers:
 
 
 class _Job:
+    radar = None
+
     def __init__(self, path):
         self.path = path
 
@@ -254,11 +256,11 @@ def test_a_full_disk_keeps_what_was_finished_and_writes_nothing(tmp_path, scene,
 
 
 def test_a_disk_that_is_foreseen_to_be_too_small_is_refused_before_the_work(tmp_path, scene, monkeypatch):
-    from rsovlib.data import raster
+    from rsovlib.data import scene_memory
 
     grid = tile_grid(90, 75, *Logged.tiling)
     small = disk_needed(grid, 3, two_pass=False, probabilities=False) - 1
-    monkeypatch.setattr(raster.shutil, "disk_usage", lambda path: type("Usage", (), {"free": small}))
+    monkeypatch.setattr(scene_memory.shutil, "disk_usage", lambda path: type("Usage", (), {"free": small}))
     with pytest.raises(OutputError, match="make room, or choose another place"):
         run(scene, tmp_path / "m.tif", Logged(tmp_path / "log"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scene.tif"]

@@ -11,7 +11,8 @@ import rasterio
 import rasterio.features
 
 from rsovlib.data.areas import pixel_areas
-from rsovlib.data.vector import VECTOR_SUFFIXES, polygonize, write_polygons
+from rsovlib.data.vector import polygonize
+from rsovlib.data.vector_files import VECTOR_SUFFIXES, write_polygons
 from rsovlib.errors import InputError
 
 UTM = rasterio.CRS.from_epsg(32632)

