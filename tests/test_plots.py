@@ -13,6 +13,8 @@ from PIL import Image
 
 from rsovlib import plots
 from rsovlib.errors import InputError, OutputError
+from rsovlib.plots.colours import _as_seen, _distance, _rgb
+from rsovlib.plots.legend import percent
 
 CLASSES = ["water, river", "forest, trees", "buildings, rooftops"]
 
@@ -34,8 +36,8 @@ def test_other_names_get_okabe_ito_in_order():
 
 def test_land_cover_colours_differ_for_all_eyes():
     for one, other in itertools.combinations(plots.LAND_COVER, 2):
-        rgb = np.stack([plots._rgb(one), plots._rgb(other)])
-        assert plots._distance(rgb[:1], [rgb[1]])[0] > 12, (one, other)
+        rgb = np.stack([_rgb(one), _rgb(other)])
+        assert _distance(rgb[:1], [rgb[1]])[0] > 12, (one, other)
 
 
 @pytest.mark.parametrize("classes", [["lake", "river", "sea", "pond"], [f"kind {i}" for i in range(40)], ["x"], []])
@@ -49,17 +51,17 @@ def test_no_two_classes_share_a_colour(classes: list[str]):
 
 def test_sixteen_arbitrary_classes_stay_apart_under_red_green_blindness():
     colours = plots.class_colours([f"kind {i}" for i in range(16)])
-    nearest = [plots._distance(c[None], [o for j, o in enumerate(colours) if j != i])[0] for i, c in enumerate(colours)]
+    nearest = [_distance(c[None], [o for j, o in enumerate(colours) if j != i])[0] for i, c in enumerate(colours)]
     assert min(nearest) > 12  # a just noticeable difference is about 2
 
 
 def test_simulated_blindness_keeps_greys_and_confuses_red_with_green():
     greys = np.array([[0, 0, 0], [128, 128, 128], [255, 255, 255]], dtype=np.uint8)
-    full, protan, deutan = plots._as_seen(greys)
+    full, protan, deutan = _as_seen(greys)
     np.testing.assert_allclose(protan, full, atol=0.2)
     np.testing.assert_allclose(deutan, full, atol=0.2)
     # Two colours on a line of confusion: far apart for most people, nearly one for deuteranopes.
-    full, _, deutan = plots._as_seen(np.array([[160, 90, 60], [90, 117, 62]], dtype=np.uint8))
+    full, _, deutan = _as_seen(np.array([[160, 90, 60], [90, 117, 62]], dtype=np.uint8))
     assert np.linalg.norm(full[0] - full[1]) > 40
     assert np.linalg.norm(deutan[0] - deutan[1]) < 10
 
@@ -102,7 +104,7 @@ def test_shares_count_valid_pixels_with_a_class():
 
 
 def test_small_shares_are_not_printed_as_nothing():
-    assert [plots._percent(x) for x in (0, 0.0004, 0.0014, 0.5)] == ["0.0 %", "< 0.1 %", "0.1 %", "50.0 %"]
+    assert [percent(x) for x in (0, 0.0004, 0.0014, 0.5)] == ["0.0 %", "< 0.1 %", "0.1 %", "50.0 %"]
 
 
 def texts_of(figure: plots.Picture) -> list[str]:

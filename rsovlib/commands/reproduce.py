@@ -21,7 +21,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "or Ctrl-C the same command goes on. The exit code is 1 where a run failed.",
         epilog="Example: rsovlib reproduce sdci-table2 --workers 2 -p scenes=4",
     )
-    parser.add_argument("tables", nargs="*", metavar="TABLE", help="names from --list (default: all that are quick)")
+    parser.add_argument(
+        "tables",
+        nargs="*",
+        metavar="TABLE",
+        help="names from --list, or a paper's for all its tables, such as sdci (default: all that are quick)",
+    )
     parser.add_argument("--list", action="store_true", help="print what there is to run, and run nothing")
     parser.add_argument(
         "--profile",
@@ -85,10 +90,10 @@ def _print_line(text: str) -> None:
 def _print_tables() -> None:
     from rsovlib.experiments.tables import load_tables
 
-    rows = [("NAME", "KIND", "PROFILES", "TITLE")]
+    rows = [("NAME", "PAPER", "KIND", "PROFILES", "TITLE")]
     for name, entry in load_tables().items():
         title = f"{entry.title} (only by name)" if entry.by_name else entry.title
-        rows.append((name, entry.kind, ", ".join(sorted(entry.profiles)), title))
+        rows.append((name, entry.paper or "-", entry.kind, ", ".join(sorted(entry.profiles)), title))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

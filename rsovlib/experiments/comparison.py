@@ -146,7 +146,8 @@ def judge(
     if measured.profile != "full" or measured.dataset != dataset:
         why = f"{measured.profile} profile" if measured.profile != "full" else "other data"
         reason = f"{why}: {measured.dataset} with {_models(measured.profile)}, the paper: {dataset}"
-        return Verdict("not comparable", f"{reason}{f'; {trend}' if trend else ''}", difference)
+        # What stands in for what is said beside the number.
+        return Verdict("not comparable", "; ".join(part for part in (reason, trend, measured.note) if part), difference)
     low = measured.value if measured.low is None else measured.low
     high = measured.value if measured.high is None else measured.high
     if low - tolerance <= published <= high + tolerance:

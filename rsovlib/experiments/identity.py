@@ -117,12 +117,16 @@ def weights_version(names: Iterable[str]) -> dict[str, str]:
         WeightsError: they aren't on this machine and can't be fetched, or were altered.
     """
     from rsovlib.backbones import registry
+    from rsovlib.fusion.embedded import embedded_fusions, fusion_path
 
     found = {}
     for name in sorted(set(names)):
-        entry = registry.get(name)
-        path = registry.fetch(entry)
-        found[name] = _weights_digest(path, entry.sha256, path.stat().st_mtime_ns if path.is_file() else 0)
+        if name in embedded_fusions():
+            path, expected = fusion_path(name), embedded_fusions()[name].sha256
+        else:
+            entry = registry.get(name)
+            path, expected = registry.fetch(entry), entry.sha256
+        found[name] = _weights_digest(path, expected, path.stat().st_mtime_ns if path.is_file() else 0)
     return found
 
 

@@ -13,7 +13,7 @@ import rasterio
 from rsovlib.data.classes import parse_classes
 from rsovlib.data.lexicon import BARE, BUILDING, CAR, FARMLAND, FOREST, GRASS, ROAD, WATER
 from rsovlib.data.scenes import Scene, make_scene
-from rsovlib.experiments.ladder import IGNORED
+from rsovlib.experiments.sdci.ladder import IGNORED
 from rsovlib.files import write_beside
 
 #: What the quickstart asks for where the user names no classes: prompt, and the labels of a simulated scene behind it.

@@ -20,6 +20,7 @@ from rsovlib.errors import InputError
 from rsovlib.experiments.comparison import RULE, SEEDS_RULE, VERDICTS, Measured, Verdict, combine, judge
 from rsovlib.experiments.gather import gather_results
 from rsovlib.experiments.matrix import plan_units
+from rsovlib.experiments.report_grids import SIGNS, Grid, grids
 from rsovlib.experiments.reproduction import PLAN_VERSION, PLANS
 from rsovlib.experiments.results import ROWS_FILE, ResultRow, read_rows
 from rsovlib.experiments.runs import FINISHED, NOTEBOOK, PAGE, finished_run
@@ -27,6 +28,8 @@ from rsovlib.experiments.tables import PROFILES, TableEntry, load_tables
 from rsovlib.files import write_beside
 
 HTML, MARKDOWN = "report.html", "report.md"
+_METRICS = {"miou": "mIoU", "iou": "IoU", "flops": "FLOPs"}
+"""As people write them."""
 GAIN = "gain"
 """The metric under which a notebook records the gain above the reference row."""
 
@@ -97,6 +100,26 @@ class Section:
         """Whether any line has a gain."""
         return any(line.published_gain is not None or line.measured_gain is not None for line in self.lines)
 
+    @property
+    def grids(self) -> list[Grid]:
+        """The same numbers as the paper lays them out."""
+        return grids(self.lines)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many numbers have each verdict."""
+        return _counts(self.lines)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all its runs."""
+        return sum(run.seconds or 0.0 for run in self.runs)
+
+    @property
+    def finished(self) -> int:
+        """How many of its runs are finished."""
+        return sum(run.state == FINISHED for run in self.runs)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -114,13 +137,17 @@ class Report:
 
     def counts(self) -> dict[str, int]:
         """How many numbers have each verdict."""
-        found = Counter(line.verdict.word for section in self.sections for line in section.lines)
-        return {word: found[word] for word in VERDICTS if found[word]}
+        return _counts(line for section in self.sections for line in section.lines)
 
     def summary(self) -> str:
         """One line for a terminal."""
         counts = ", ".join(f"{count} {word or 'without a number in a paper'}" for word, count in self.counts().items())
         return f"{len(self.sections)} tables; {counts or 'no number'}"
+
+
+def _counts(lines: Iterable[Line]) -> dict[str, int]:
+    found = Counter(line.verdict.word for line in lines)
+    return {word: found[word] for word in VERDICTS if found[word]}
 
 
 def write_report(out: str | os.PathLike[str] = "runs", folder: str | os.PathLike[str] | None = None) -> Report:
@@ -147,6 +174,7 @@ def write_report(out: str | os.PathLike[str] = "runs", folder: str | os.PathLike
         "seeds_rule": SEEDS_RULE,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "counts": Report(place, place, sections).counts(),
+        "signs": SIGNS,
     }
     for name, template in ((HTML, "report.html.j2"), (MARKDOWN, "report.md.j2")):
         text = _environment(html=name == HTML).get_template(template).render(facts)
@@ -270,6 +298,8 @@ def _unavailable(entry: TableEntry, profile: str) -> str:
     os.environ["RSOV_OFFLINE"] = "1"  # a report looks, and fetches nothing
     try:
         units = plan_units({entry.name: entry.model_copy(update={"needs": (), "inputs": {}})}, profile=profile, code="")
+    except InputError as error:
+        return str(error)  # one table that can't be run is no reason to show none
     finally:
         os.environ.pop("RSOV_OFFLINE")
         if before is not None:
@@ -337,6 +367,10 @@ def _environment(*, html: bool) -> Any:
         "notebook": lambda run: quote(f"{FINISHED}/{run}/{NOTEBOOK}"),
         "memory": lambda size: "" if size is None else f"{size / 2**20:,.0f} MiB",
         "cell": lambda text: str(text).replace("|", "\\|").replace("\n", " "),
+        "sign": lambda word: SIGNS[word],
+        "duration": _duration,
+        "in_grid": lambda value, unit: f"{value:.2f}" if unit == "percent" else _number(value),
+        "metric": _metric,
         "slug": lambda text: text.replace(" ", "-"),
     }
     return environment
@@ -349,6 +383,17 @@ def _number(value: float | None) -> str:
     if value == int(value) and abs(value) < 1e6:
         return f"{value:,.0f}"
     return f"{value:,.2f}" if 1 <= abs(value) < 1e6 else f"{value:.4g}"
+
+
+def _metric(name: str) -> str:
+    """``"miou, cloudy"`` as ``"mIoU, cloudy"``."""
+    first, comma, rest = name.partition(",")
+    return f"{_METRICS.get(first, first)}{comma}{rest}"
+
+
+def _duration(seconds: float) -> str:
+    """For people: ``12 s`` or ``3 min``."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _interval(measured: Measured) -> str:

@@ -94,7 +94,8 @@ def reproduce(
     """Run tables, each run unless it is finished already, and gather the results.
 
     Args:
-        tables: their names; all that don't have to be asked for by name if none is given.
+        tables: their names, or papers such as ``"sdci"``, which stand for all their tables; all tables if none is
+            given. What has to be asked for by name is never among "all".
         profile: ``"embedded"`` or ``"full"``.
         workers: processes on this machine; 0 runs everything in this one, None takes one for two cores.
         scheduler: address of a Dask scheduler in place of ``workers``.
@@ -118,7 +119,8 @@ def reproduce(
     """
     began = time.monotonic()
     place = Path(out).resolve()
-    chosen = chosen_tables(load_tables(folder), tables)
+    known = load_tables(folder)
+    chosen = chosen_tables(known, named_tables(known, tables))
     units = plan_units(chosen, profile=profile, seeds=seeds, texts=texts, values=parameters)
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -133,6 +135,26 @@ def reproduce(
         _write_plans(place, chosen, units, outcomes, profile)
         gather_results(place)
     return Summary(place, tuple(units), outcomes, time.monotonic() - began)
+
+
+def named_tables(known: Mapping[str, TableEntry], names: Sequence[str]) -> list[str]:
+    """The names of tables, with a paper's name replaced by all its tables that don't have to be asked for by name.
+
+    A table is a paper's if it says so, or if its name begins with the paper's.
+
+    Args:
+        known: all tables.
+        names: of tables or papers; a table goes first where both have a name. What is neither stays as it is.
+    """
+    found: list[str] = []
+    for name in names:
+        own = [
+            table
+            for table, entry in known.items()
+            if (entry.paper == name or table.startswith(f"{name}-")) and not entry.by_name
+        ]
+        found += [name] if name in known or not own else own
+    return list(dict.fromkeys(found))
 
 
 def _run_all(

@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -122,11 +122,13 @@ class RunContext:
         folder: where the rows go; None outside of a run.
         defaults: values of :class:`ResultRow` that hold for all rows of the run.
         started: when the run began, in seconds since the epoch.
+        before: folders of the finished runs that this one needs.
     """
 
     folder: Path | None
     defaults: Mapping[str, Any]
     started: float
+    before: tuple[Path, ...] = ()
 
 
 @cache
@@ -149,7 +151,8 @@ def run_context() -> RunContext:
             f"This kernel uses rsovlib in {here}, its run was planned with {wanted}; "
             "remove the Jupyter kernel 'python3' that starts another Python (`jupyter kernelspec list`)."
         )
-    return RunContext(file.parent, content["defaults"], content["started"])
+    before = tuple(Path(folder) for folder in content.get("before", ()))
+    return RunContext(file.parent, content["defaults"], content["started"], before)
 
 
 def record(row: str, column: str, metric: str, value: Any, **fields: Any) -> ResultRow:
@@ -195,6 +198,30 @@ def record(row: str, column: str, metric: str, value: Any, **fields: Any) -> Res
         before = read_rows(path) if path.exists() else []
         write_rows(path, [*(one for one in before if _key(one) != _key(found)), found])
     return found
+
+
+def rows_before(tables: Sequence[str], runs: str | os.PathLike[str] = "runs") -> list[ResultRow]:
+    """What earlier runs of other tables have recorded, for a notebook that builds upon them.
+
+    Args:
+        tables: names of the tables.
+        runs: while the run engine drives the notebook its rows come from the runs that its table ``needs``; otherwise
+            from all finished runs of this folder, of each point the latest.
+
+    Returns:
+        The rows; none where nothing has been run yet.
+    """
+    context = run_context()
+    if context.folder is not None:
+        found = [row for folder in context.before for row in read_rows(folder / ROWS_FILE)]
+    else:
+        from rsovlib.experiments.runs import finished_runs
+
+        latest: dict[tuple[Any, ...], ResultRow] = {}
+        for folder, _ in sorted(finished_runs(runs), key=lambda one: str(one[1]["started"])):
+            latest.update({_key(row): row for row in read_rows(folder / ROWS_FILE)})
+        found = list(latest.values())
+    return [row for row in found if row.table in tables]
 
 
 def make_row(values: Mapping[str, Any]) -> ResultRow:

@@ -206,7 +206,7 @@ def _run_in(working: Path, unit: Unit, out: Path, threads: int, session: str, st
 
     source = working / "source.ipynb"
     source.write_text(unit.notebook, encoding="utf-8")
-    folders = {run["key"]: folder for folder, run in finished_runs(out)} if unit.inputs else {}
+    folders = {run["key"]: folder for folder, run in finished_runs(out)} if unit.needs else {}
     inputs = {parameter: str(folders[key]) for parameter, key in unit.inputs.items()}
     context = {
         "defaults": {
@@ -222,6 +222,7 @@ def _run_in(working: Path, unit: Unit, out: Path, threads: int, session: str, st
             "code": unit.identity["code"],
         },
         "started": started,
+        "before": [str(folders[key].resolve()) for key in unit.needs],
         "package": str(Path(rsovlib.__file__).resolve().parent),
     }
     (working / CONTEXT_FILE).write_text(json.dumps(context), encoding="utf-8")

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rsovlib.data.yamlfile import read_yaml, sentence
 from rsovlib.errors import InputError, unknown_name
+from rsovlib.experiments.papers import published_part
 from rsovlib.resources import resource
 
 FOLDER = Path(__file__).resolve().parent / "tables"
@@ -93,6 +94,10 @@ class ProfileRuns(_Strict):
 class Published(_Strict):
     """What the paper printed.
 
+    ``from: sdci/table1`` takes source, dataset, metric, unit, columns and rows from that table of
+    ``rsovlib/experiments/papers``; ``columns`` and ``rows`` then choose among them, as a list, or as a mapping of
+    this table's names to the paper's. Whatever else is given goes before what the paper's table says.
+
     Attributes:
         source: where, for the reader: "arXiv 2601.21159, Table 2".
         dataset: name of the manifest of the data that it was measured on; one for all columns, or one a column.
@@ -112,6 +117,15 @@ class Published(_Strict):
     rows: dict[str, list[float | None]] = Field(min_length=1)
     reference: str | None = None
     tolerance: float = Field(default=0.5, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_paper(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or "from" not in content:
+            return content
+        given = dict(content)
+        part = published_part(str(given.pop("from")), given.pop("rows", None), given.pop("columns", None))
+        return part | given
 
     @model_validator(mode="after")
     def _rectangular(self) -> Published:

@@ -2,10 +2,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from rsovlib.experiments.ladder import RUNGS, VALUE_PATH, ladder_labels, ladder_table, plot_ladder
+from rsovlib.data.classes import parse_classes
+from rsovlib.errors import InputError
 from rsovlib.experiments.quickstart import SIMULATED_CLASSES, labelled_scenes
+from rsovlib.experiments.sdci.ladder import (
+    LATE_FUSION,
+    PLAIN,
+    RUNGS,
+    VALUE_PATH,
+    ladder_labels,
+    ladder_labels_by_wording,
+    ladder_table,
+    plot_ladder,
+)
 from rsovlib.segmenters import SDCI, SDCIConfig, ValuePath, make_segmenter
+from rsovlib.segmenters.images import enlarge
 
 CLASSES = list(SIMULATED_CLASSES)
 
@@ -53,3 +66,26 @@ def test_the_table_is_in_percent_and_its_gains_are_differences(
     assert table.loc["+ CSCP", "pixel accuracy"] == pytest.approx(right)
     figure = plot_ladder(table, "a title")
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(table.index)
+
+
+def test_late_fusion_and_the_plain_decision(sdci: SDCI, scene: tuple[np.ndarray, np.ndarray]) -> None:
+    image, _ = scene
+    words = {"ori": CLASSES}
+    rungs = ladder_labels_by_wording(sdci, image, words, late_fusion=True, plain=True)["ori"]
+    assert list(rungs) == [VALUE_PATH, *RUNGS, LATE_FUSION, *PLAIN.values()]
+    for name, labels in ladder_labels(sdci, image, CLASSES).items():
+        np.testing.assert_array_equal(labels, rungs[name])
+    # Slowly: both branches on their own, without CAF, BCDR and CSCP, each divided by its sum, and their mean.
+    alone = SDCI(sdci.clip, sdci.dino, SDCIConfig.embedded(**RUNGS["baseline"]))
+    with torch.inference_mode():
+        prompts = parse_classes(CLASSES)
+        text = alone.encode_text(prompts)
+        features = alone.encode_image(image)
+        stages = alone.refine(features, *alone.score(features, text, len(prompts)))
+        branches = [alone.solve(image, stages[f"{one}_map"], stages[f"{one}_map"])[0] for one in ("clip", "dino")]
+        np.testing.assert_array_equal(rungs[LATE_FUSION], torch.stack(branches).mean(dim=0).argmax(dim=0).numpy())
+        plain = enlarge(stages["clip_diffused"], image.shape[:2]).argmax(dim=0).numpy()
+    np.testing.assert_array_equal(rungs[PLAIN["baseline"]], plain)
+    assert (rungs[PLAIN["baseline"]] != rungs["baseline"]).any(), "two rules that agree everywhere would prove nothing"
+    with pytest.raises(InputError, match="same classes"):
+        ladder_labels_by_wording(sdci, image, {"a": CLASSES, "b": CLASSES[1:]})

@@ -13,6 +13,8 @@ from rsovlib.errors import InputError
 from rsovlib.experiments import reproduce, write_report
 from rsovlib.experiments import tables as tables_module
 from rsovlib.experiments.comparison import RULE, VERDICTS, Measured, combine, judge
+from rsovlib.experiments.report_grids import SIGNS, grids
+from rsovlib.experiments.reporting import Line
 from rsovlib.experiments.results import make_row
 
 
@@ -180,3 +182,52 @@ def test_no_folder_is_a_clear_sentence(tmp_path, capsys):
         write_report(tmp_path / "nowhere")
     assert main(["report", "--out", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def line(row, column, published=None, ours=None, metric="miou", profile="embedded"):
+    found = None if ours is None else measured(ours, profile=profile)
+    return Line(row, column, metric, "percent", published, found, None, None, judge(published, found), profile)
+
+
+def test_grids_lay_numbers_out_as_the_paper_does():
+    lines = [
+        line("a", "x", 1.0, 2.0),
+        line("a", "y", 3.0),
+        line("b", "x", 4.0, 5.0),
+        line("own", "y", None, 6.0),
+        line("a", "x", None, 7.0, metric="flops"),
+        line("a", "x", 1.0, 8.0, profile="full"),
+    ]
+    (grid,) = grids(lines)  # the others are a single number each
+    assert (grid.metric, grid.profile, grid.unit, grid.printed) == ("miou", "embedded", "percent", True)
+    assert grid.columns == ("x", "y")
+    places = {(row, column): cell for row, cells in grid.rows for column, cell in zip(grid.columns, cells, strict=True)}
+    assert places["b", "x"].measured.value == 5.0
+    assert places["a", "y"].verdict.word == "not run"
+    assert places["b", "y"] is None
+    assert [row for row, _ in grid.rows] == ["a", "b", "own"]
+    assert set(SIGNS) == set(VERDICTS)
+
+
+def test_the_page_has_a_grid_and_a_line_of_counts(tables, tmp_path):
+    cells = "\n".join(
+        f'record("{row}", "{column}", "miou", {value}, unit="percent", dataset="gid")'
+        for row, column, value in (("base", "x", 1), ("base", "y", 2), ("step", "x", 3), ("step", "y", 44))
+    )
+    published = {
+        "source": "a paper",
+        "dataset": "gid",
+        "columns": ["x", "y"],
+        "rows": {"base": [1.0, 2.0], "step": [3.0, 4.0]},
+    }
+    code = f"from rsovlib.experiments import record\n{cells}"
+    tables.add("both", "x: int = 1", code, published=published, profiles={"full": {}})
+    reproduce(folder=tables.folder, out=tmp_path / "runs", profile="full", workers=0, progress=False)
+    report = write_report(tmp_path / "runs", tables.folder)
+    (section,) = report.sections
+    assert section.counts == {"agrees": 3, "differs": 1}
+    assert (section.finished, len(section.runs)) == (1, 1)
+    page = html.unescape(report.page.read_text(encoding="utf-8"))
+    assert page.count('<table class="grid">') == 1
+    assert "paper 4.00 " in page
+    assert "✗ 1 differs" in page

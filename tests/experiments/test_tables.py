@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from rsovlib.errors import InputError
-from rsovlib.experiments import ablation, costs
-from rsovlib.experiments.ablation import ladder_scores, record_ladder
+from rsovlib.experiments import costs
 from rsovlib.experiments.costs import measure_costs, random_image, record_costs
 from rsovlib.experiments.labelled import LabelledTiles, labelled_tiles
-from rsovlib.experiments.ladder import RUNGS, VALUE_PATH, ladder_labels, ladder_labels_by_wording
+from rsovlib.experiments.sdci import ablation
+from rsovlib.experiments.sdci.ablation import ladder_scores, record_ladder
+from rsovlib.experiments.sdci.ladder import RUNGS, VALUE_PATH, ladder_labels, ladder_labels_by_wording
 from rsovlib.segmenters import make_segmenter
 
 

@@ -3,13 +3,17 @@
 The rungs are those of the paper's Table 2 with CLIP's value path below them as a control. All rungs share one run of
 the two networks, and every rung decides by the official reading's class maps: each class stretched to its own range,
 then the largest. (Without that stretch the rows below CSCP would be compared by another rule than the last one.)
+
+Neither the paper nor its program says how the rows below CSCP decide, nor how "late fusion" weighs the two branches.
+So both can be asked for as well: :data:`PLAIN`, the same rungs deciding by the largest score without any stretch, and
+:data:`LATE_FUSION`, the mean of both branches' probabilities, without CAF, BCDR and CSCP.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +21,13 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from rsovlib.data.classes import parse_classes
+from rsovlib.data.classes import ClassPrompt, parse_classes
+from rsovlib.experiments.sdci.wordings import labels_of_windows, parse_wordings
 from rsovlib.metrics import SegmentationMetrics
 from rsovlib.plots import Picture
-from rsovlib.segmenters import SDCI, Segmentation, ValuePath
-from rsovlib.segmenters.images import RGB, as_rgb
-from rsovlib.segmenters.windows import segment_windows
+from rsovlib.segmenters import SDCI, ValuePath
+from rsovlib.segmenters.images import RGB, as_rgb, enlarge
+from rsovlib.segmenters.sdci import SDCIFeatures
 
 #: Rung -> the switches of SDCIConfig that make it. The value path is a segmenter of its own.
 RUNGS: dict[str, dict[str, Any]] = {
@@ -32,8 +37,13 @@ RUNGS: dict[str, dict[str, Any]] = {
     "+ CSCP": {},
 }
 VALUE_PATH = "value path"
+LATE_FUSION = "late fusion"
+#: Rung -> what its map is called when the largest score of CLIP's branch decides, without stretch or presence test.
+PLAIN = {rung: f"{rung}, plain" for rung in RUNGS if rung != "+ CSCP"}
 #: Value of label pixels that no class stands for.
 IGNORED = 255
+
+Maps: TypeAlias = dict[str, torch.Tensor]
 
 
 def ladder_labels(sdci: SDCI, image: Any, classes: str | Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
@@ -51,48 +61,63 @@ def ladder_labels(sdci: SDCI, image: Any, classes: str | Sequence[str]) -> dict[
 
 
 def ladder_labels_by_wording(
-    sdci: SDCI, image: Any, wordings: Mapping[str, str | Sequence[str]]
+    sdci: SDCI,
+    image: Any,
+    wordings: Mapping[str, str | Sequence[str]],
+    *,
+    late_fusion: bool = False,
+    plain: bool = False,
 ) -> dict[str, dict[str, npt.NDArray[np.int64]]]:
     """The class maps of every rung under several wordings of the same K classes; the networks see the image once.
 
     Args:
-        sdci: the whole method; its configuration is the last rung's.
+        sdci: the whole method.
         image: numpy (H, W, 3) uint8, or torch (3, H, W).
         wordings: name -> K classes; K is the same for all.
+        late_fusion: the mean of both branches as well, as :data:`LATE_FUSION`.
+        plain: the rungs of :data:`PLAIN` as well.
 
     Returns:
-        Name of the wording to rung name to (H, W) labels, the value path first.
+        Name of the wording to rung name to (H, W) labels: the value path, :data:`RUNGS`, then what else was asked for.
+
+    Raises:
+        InputError: bad image or classes, or wordings with different numbers of classes.
     """
     rgb = as_rgb(image)
-    prompts = {wording: parse_classes(classes) for wording, classes in wordings.items()}
-    (count,) = {len(own) for own in prompts.values()}
+    prompts = parse_wordings(wordings)
+    count = len(next(iter(prompts.values())))
     config = sdci.config
     value_path = ValuePath(
         sdci.clip, config.clip_size, config.position_embedding, config.logit_scale, config.templates, None
     )
     rungs = {name: replace(sdci, config=replace(config, **changes)) for name, changes in RUNGS.items()}
-
     with torch.inference_mode():
         texts = {wording: sdci.encode_text(own) for wording, own in prompts.items()}
 
-        def all_rungs(tile: RGB) -> Segmentation:
-            features = sdci.encode_image(tile)
-            maps = {}
-            for wording, own in prompts.items():
-                maps[_stage(wording, VALUE_PATH)] = value_path(tile, [str(prompt) for prompt in own]).probabilities
-                for name, rung in rungs.items():
-                    stages = rung.refine(features, *rung.score(features, texts[wording], count))
-                    solved = rung.solve(tile, stages["clip_map"], stages["dino_map"])[0]
-                    maps[_stage(wording, name)] = solved.float().cpu().numpy()
-            names = [prompt.name for prompt in next(iter(prompts.values()))]
-            return Segmentation.from_probabilities(next(iter(maps.values())), names, stages=maps, image=tile)
+    def of_wording(tile: RGB, features: SDCIFeatures, own: Sequence[ClassPrompt], text: torch.Tensor) -> Maps:
+        maps = {VALUE_PATH: torch.from_numpy(value_path(tile, [str(prompt) for prompt in own]).probabilities)}
+        for name, rung in rungs.items():
+            stages = rung.refine(features, *rung.score(features, text, count))
+            clip, dino = stages["clip_map"], stages["dino_map"]
+            maps[name] = rung.solve(tile, clip, dino)[0]
+            if late_fusion and name == "baseline":
+                # Without CSCP the first branch given is the one that decides: here each in turn.
+                maps[LATE_FUSION] = (maps[name] + rung.solve(tile, dino, clip)[0]) / 2
+            if plain and name in PLAIN:
+                maps[PLAIN[name]] = enlarge(stages["clip_diffused"], (tile.shape[0], tile.shape[1]))
+        return maps
 
-        side = config.window or max(rgb.shape[:2])
-        result = segment_windows(rgb, side, config.overlap if config.window else 0, count, all_rungs)
-    return {
-        wording: {name: result.stages[_stage(wording, name)].argmax(axis=0) for name in (VALUE_PATH, *RUNGS)}
-        for wording in wordings
-    }
+    def all_maps(tile: RGB) -> Maps:
+        features = sdci.encode_image(tile)
+        return {
+            _stage(wording, name): scores
+            for wording, own in prompts.items()
+            for name, scores in of_wording(tile, features, own, texts[wording]).items()
+        }
+
+    labels = labels_of_windows(rgb, config.window, config.overlap, count, all_maps)
+    names = [VALUE_PATH, *RUNGS, *([LATE_FUSION] if late_fusion else []), *(PLAIN.values() if plain else [])]
+    return {wording: {name: labels[_stage(wording, name)] for name in names} for wording in wordings}
 
 
 def _stage(wording: str, rung: str) -> str:

@@ -1,0 +1,1 @@
+"""SDCI's tables, figures, readings, costs and findings: what its notebooks call."""

@@ -1,0 +1,95 @@
+"""Curves that are told apart by colour, mark and line: readable in grey and with any kind of eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from rsovlib.errors import InputError
+from rsovlib.plots.colours import OKABE_ITO
+from rsovlib.plots.picture import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Yellow is lost on white, and is left out.
+_COLOURS = [colour for colour in OKABE_ITO if colour != "#F0E442"]
+_MARKS = "os^Dv<>"
+_LINES = ("-", "--", ":", "-.")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One pair of axes of :func:`plot_charts`.
+
+    Args:
+        x_label, y_label: what is drawn, with its unit.
+        curves: name -> (x, y).
+        title: over it.
+        levels: name -> y of a horizontal line to compare with.
+        log_x, log_y: logarithmic axes.
+        y_range: lowest and highest value that is shown; all of them if None.
+        marks: whether each point has its mark.
+    """
+
+    x_label: str
+    y_label: str
+    curves: Mapping[str, tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]]
+    title: str = ""
+    levels: Mapping[str, float] = field(default_factory=dict)
+    log_x: bool = False
+    log_y: bool = False
+    y_range: tuple[float, float] | None = None
+    marks: bool = True
+
+
+def _round_ticks(axes: Axes) -> None:
+    """1, 2, 5, 10, 20, ... written out, in place of powers of ten that overlap with numbers between them."""
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def plot_charts(charts: Sequence[Chart], width: float = 4.8, height: float = 3.3) -> Picture:
+    """Charts side by side, each with its own legend.
+
+    Args:
+        charts: what to draw.
+        width: of one chart in inches.
+        height: likewise.
+
+    Raises:
+        InputError: there is nothing to draw.
+    """
+    if not charts or not all(chart.curves for chart in charts):
+        raise InputError("A chart needs at least one curve.")
+    figure = Picture(figsize=(width * len(charts), height), layout="constrained")
+    for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
+        for index, (name, (x, y)) in enumerate(chart.curves.items()):
+            axes.plot(
+                x,
+                y,
+                color=_COLOURS[index % len(_COLOURS)],
+                linestyle=_LINES[index % len(_LINES)],
+                marker=_MARKS[index % len(_MARKS)] if chart.marks else None,
+                markersize=4,
+                label=name,
+            )
+        for index, (name, level) in enumerate(chart.levels.items()):
+            axes.axhline(level, color="0.45", linewidth=1, linestyle=_LINES[(index + 1) % len(_LINES)], label=name)
+        axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
+        axes.set_title(chart.title, fontsize=10)
+        if chart.log_x:
+            axes.set_xscale("log")
+            _round_ticks(axes)
+        if chart.log_y:
+            axes.set_yscale("log")
+        axes.spines[["top", "right"]].set_visible(False)
+        if chart.y_range is not None:
+            axes.set_ylim(*chart.y_range)
+        axes.legend(fontsize=8, framealpha=0.85, edgecolor="none")
+    return figure

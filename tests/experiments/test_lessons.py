@@ -1,0 +1,142 @@
+"""What lessons ask is checked fairly, shows no answer before it was tried, and every lesson has the same form."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+from rsovlib.errors import InputError
+from rsovlib.experiments.lessons import alignment as lesson_alignment
+from rsovlib.experiments.lessons import data as lesson_data
+from rsovlib.experiments.lessons import graphs as lesson_graphs
+from rsovlib.experiments.lessons import pixels as lesson_pixels
+from rsovlib.experiments.lessons import superpixels as lesson_superpixels
+from rsovlib.experiments.lessons import variation as lesson_variation
+from rsovlib.experiments.lessons.exercises import ArrayExercise, Exercise, Feedback, NumberExercise, Prediction
+
+LESSONS = sorted((Path(__file__).resolve().parents[2] / "notebooks" / "lessons").glob("*.ipynb"))
+
+
+def shown(found: Feedback | Exercise | Prediction) -> str:
+    """All that a learner sees of it."""
+    return repr(found) + found._repr_html_()
+
+
+# ---- the tool ----------------------------------------------------------------------------------------------------
+
+
+def test_a_number_is_right_within_its_tolerance_only():
+    exercise = NumberExercise("How much?", lambda: 42.125, tolerance=0.5, hint="Count.", explanation="Because.")
+    assert exercise.check(42.6).right
+    assert "Because." in repr(exercise.check(42.125))
+    assert "Too large." in exercise.check(42.7).text
+    assert "Too small." in exercise.check(-3).text
+    assert "Count." in exercise.check(0).text
+    for nonsense in ("many", [1, 2], float("nan"), float("inf")):
+        assert exercise.check(nonsense).state == "wrong"
+
+
+def test_nothing_gives_the_answer_away_before_it_was_given():
+    calls = []
+
+    def solution() -> float:
+        calls.append(1)
+        return 42.125
+
+    exercise = NumberExercise("How much?", solution, tolerance=0.5, hint="Count.", explanation="It is 42.125.")
+    assert exercise.check().state == "open"
+    assert not calls
+    for found in (exercise, exercise.check(), exercise.check(1), exercise.check("?")):
+        assert "42" not in shown(found)
+
+
+def test_an_array_says_what_is_wrong_with_it():
+    right = np.array([[1.0, 2.0], [3.0, 4.0]])
+    exercise = ArrayExercise("Which?", lambda: right, tolerance=0.01)
+    assert exercise.check(right.tolist()).right
+    assert exercise.check(torch.tensor(right, requires_grad=True)).right
+    assert "50% of its values" in exercise.check([[1, 2], [9, 9]]).text
+    assert "(2,)" in exercise.check([1, 2]).text
+    assert exercise.check("no array").state == "wrong"
+    assert exercise.check([[1, 2], [3]]).state == "wrong"
+    assert exercise.check(np.full((2, 2), np.nan)).state == "wrong"
+
+
+def test_a_prediction_is_compared_with_what_happened():
+    question = Prediction("Up or down?", {"a": "up", "b": "down"})
+    assert "a) up" in repr(question)
+    assert question.outcome("a", "3 > 2", "a").state == "right"
+    assert "You predicted b)" in question.outcome("a", "3 > 2", "b").text
+    untold = question.outcome("a", "3 > 2")
+    assert untold.state == "told"
+    assert "3 > 2" in untold.text
+    with pytest.raises(InputError, match="'c'"):
+        question.outcome("a", "", "c")
+    with pytest.raises(InputError):
+        question.outcome("z")
+
+
+def test_feedback_is_safe_html_with_a_sign_besides_the_colour():
+    text = Feedback("wrong", "x < y & <b>z</b>\nsecond")._repr_html_()
+    assert "x &lt; y &amp; &lt;b&gt;" in text
+    assert "<br>second" in text
+    assert "→" in text
+
+
+# ---- the lessons' own exercises --------------------------------------------------------------------------------------
+
+SCENE = lesson_variation.made_up_scene(24, 3, 1.2, 0)
+
+
+def geometric_mean() -> np.ndarray:
+    powered = SCENE.p_clip ** (1 / 1.2) * SCENE.p_dino ** (0.2 / 1.2)
+    return powered / powered.sum(axis=0)
+
+
+EXERCISES = {
+    "omega": (lesson_pixels.neighbourhood_exercise(), np.exp([[0, -0.5, -2], [-0.5, 0, -0.5], [-2, -0.5, 0]])),
+    "chain": (lesson_graphs.chain_exercise(), [0.5, 0.25, 0.0]),
+    "steps": (lesson_graphs.steps_exercise(0.9), int(np.ceil(np.log(0.01) / np.log(0.9)))),
+    "achievable": (lesson_superpixels.achievable_exercise(), 100 * (3 + 4 + 3) / 12),
+    "weights": (lesson_superpixels.weights_exercise(), [[1, 0.1, 1], [1, 0.1, 1], [1, 1, 1]]),
+    "fusion": (lesson_variation.fusion_exercise(SCENE), geometric_mean()),
+    "edge": (lesson_variation.edge_exercise(0.3, 0.1), 0.03),
+    "guessing": (lesson_alignment.guessing_exercise(255), np.log(256)),
+    "loss": (lesson_alignment.loss_exercise(), -np.log(np.e**2 / (np.e**2 + 2))),
+    "light": (lesson_data.light_exercise(np.array([[0.2, 0.4], [0.0, 0.6]])), 0.7),
+    "iou": (lesson_data.iou_exercise(), 4 / 6),
+}
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_exercise_takes_the_right_answer_and_no_other(name: str):
+    exercise, answer = EXERCISES[name]
+    assert exercise.check(answer).right
+    assert not exercise.check(np.asarray(answer) + 1).right
+    assert not exercise.check(np.asarray(answer) * 0).right
+    assert exercise.hint
+    assert exercise.check(None).state == "open"
+
+
+# ---- the notebooks -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=[path.stem for path in LESSONS])
+def test_every_lesson_has_aim_time_predictions_exercises_and_references(path: Path):
+    cells = nbformat.read(path, as_version=4).cells
+    first = cells[0].source
+    assert "**Aim:**" in first
+    minutes = re.search(r"\*\*Time:\*\*\D*(\d+)", first)
+    assert minutes is not None
+    assert 20 <= int(minutes.group(1)) <= 40
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    outcomes = re.findall(r"[._]outcome\(", code)
+    assert outcomes, "a prediction before an experiment, and its outcome"
+    assert len(re.findall(r"^guess\w* = None", code, flags=re.M)) == len(outcomes), "one guess an outcome"
+    assert len(re.findall(r"^answer\w* = None", code, flags=re.M)) == code.count(".check(") >= 1
+    assert any(cell.source.startswith("## References") for cell in cells if cell.cell_type == "markdown")
