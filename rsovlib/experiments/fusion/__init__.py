@@ -1,0 +1,1 @@
+"""The embedded experiment of MM-OVSeg: training of all methods at equal budgets, evaluation, and what ships."""
