@@ -39,7 +39,7 @@ help:
 	@echo 'make lint          the checks without the tests'
 	@echo 'make format        let ruff mend formatting and simple findings'
 	@echo 'make test-slow     the tests that take minutes'
-	@echo 'make test-browser  JupyterLab in a real browser (needs Chromium)'
+	@echo 'make test-browser  JupyterLab and the panels in a real browser (installs Chromium where it may)'
 	@echo 'make bench         times and memory, appended to benchmarks/'
 	@echo 'make bench ARGS="kernels --full"   the large sizes, some 20 minutes; --resume goes on after an interruption'
 	@echo 'make setup         only install, into .venv'

@@ -75,6 +75,8 @@ def main() -> None:
         options = {"full": arguments.full, "resume": arguments.resume}
         known = inspect.signature(module.rows).parameters
         measured = pd.DataFrame(module.rows(**{key: value for key, value in options.items() if key in known}))
+        if measured.empty:  # something it needs is not here, as it has said
+            continue
         for _, table in measured.groupby("table", sort=False) if "table" in measured else [("", measured)]:
             print(table.dropna(axis=1, how="all").to_string(index=False, na_rep=""), end="\n\n")
         append(measured.assign(**circumstances()), FOLDER / "results" / f"{name}.csv")

@@ -1,7 +1,9 @@
-"""Interactive panels for JupyterLab, on ipywidgets."""
+"""Interactive panels for JupyterLab and Voila, on ipywidgets."""
 
 from __future__ import annotations
 
 from rsovlib.widgets.viewer import MapViewer
+from rsovlib.widgets.weather import CloudsAndRadar
+from rsovlib.widgets.words import SegmentByWords
 
-__all__ = ["MapViewer"]
+__all__ = ["CloudsAndRadar", "MapViewer", "SegmentByWords"]

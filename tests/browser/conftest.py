@@ -1,4 +1,4 @@
-"""A JupyterLab server and a browser for the tests in this folder."""
+"""JupyterLab, Voila and a browser for the tests in this folder."""
 
 from __future__ import annotations
 
@@ -17,15 +17,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.panels import Panels, chromium, find_chromium, voila
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOKEN = "test"
-# Quiet, and without attempts to reach hosts outside, which only fail on a closed network.
-CHROMIUM_ARGUMENTS = [
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 
 
 @dataclass(frozen=True)
@@ -39,6 +34,11 @@ class Lab:
         """The JSON answer of the server's REST interface."""
         with urllib.request.urlopen(f"{self.address}/{path}?token={TOKEN}", timeout=5) as answer:
             return json.load(answer)
+
+    def end_kernel(self, name: str) -> None:
+        """Shut a kernel down."""
+        address = f"{self.address}/api/kernels/{name}?token={TOKEN}"
+        urllib.request.urlopen(urllib.request.Request(address, method="DELETE"), timeout=30).close()
 
     def page(self, notebook: str) -> str:
         """The address of a notebook in a clean workspace."""
@@ -97,19 +97,25 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield running
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(60)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait(60)
+
+
+@pytest.fixture(scope="module")
+def panels() -> Iterator[Panels]:
+    """Voila: notebooks as pages, every cell run when a page is opened."""
+    with voila() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """The system's Chromium, driven by playwright; no browser is downloaded."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next((found for name in names if (found := shutil.which(name))), None)
-    if program is None:
+    if find_chromium() is None:
         pytest.skip("no Chromium on this machine; `make test-browser` installs it or says how to")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    arguments = [*CHROMIUM_ARGUMENTS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=arguments)
-        yield chromium
-        chromium.close()
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with chromium() as running:
+        yield running

@@ -1,0 +1,162 @@
+"""How long a person waits: from a key press to a changed picture, in a real browser, for every kind of control.
+
+Voila serves the workbenches' own notebooks, Chromium shows them, and the page itself takes the times: from the
+``keydown`` event to the frame after the new picture was decoded; the harness's own round trips are no part of them.
+Controls are moved by keyboard, one step at a time, each after the panel has settled; a value is never met twice, so
+that nothing is only remembered. Columns:
+
+* ``first_ms``: until the first changed picture, which may be a preview or the solver's first iterations;
+* ``settled_ms``: until the picture changed for the last time, the answer itself;
+* ``goal_ms``: what a person should wait at most on two cores, and whether the first and the settled picture keep it.
+
+Medians and 90 % quantiles of the turns. With ``--full``, more turns. Needs what `benchmarks.panels` needs.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.panels import SECONDS, Panel, chromium, find_chromium, voila
+
+SIZE = 512
+CLASSES = "building, rooftop; road, street; water, river, lake; bare soil, sand; forest, trees; farmland, field"
+#: What a person should wait at most, in ms, on two cores.
+GOALS = {"view": 60, "convex": 250, "diffusion": 400, "prompt": 500, "cloud": 1500}
+WORDS = (
+    *("meadow", "lawn", "maize", "orchard", "pasture", "swamp", "heath", "gravel", "beach", "snow", "desert", "mud"),
+    *("vineyard", "harbour", "quarry", "garden"),
+)
+#: The settled picture is the last one before so many ms without another.
+QUIET = 400
+
+# A picture has changed when another one is shown, or the same with another opacity; the panel counts its frames.
+TIMES = """() => {
+  const root = document.querySelector('.rsov-picture');
+  const shown = () => [...root.querySelectorAll('img')].map((image) => image.src + image.style.opacity).join(' ');
+  window.rsovTimes = {};
+  document.addEventListener('keydown', (event) => {
+    window.rsovTimes = {began: event.timeStamp, shown: shown()};
+  }, true);
+  new MutationObserver(() => {
+    const now = performance.now(), times = window.rsovTimes, seen = shown();
+    if (times.began === undefined || times.shown === seen) return;
+    Object.assign(times, {shown: seen, first: times.first ?? now, last: now});
+  }).observe(root, {attributes: true, attributeFilter: ['data-version']});
+}"""
+_QUIET = """quiet => {
+  const last = window.rsovTimes.last ?? (window.rsovTimes.same ??= performance.now());
+  return performance.now() - last > quiet;
+}"""
+_ENDED = "said => window.rsovSaid.slice(said).some(text => text.includes('ready'))"
+
+Press = Callable[[], Any]
+
+
+def rows(*, full: bool = False, size: int = SIZE) -> Iterator[dict[str, Any]]:
+    """One row a control."""
+    if find_chromium() is None:
+        print("widgets: left out (no Chromium; `sh tools/chromium.sh` installs it or says how to)", file=sys.stderr)
+        return
+    turns = 15 if full else 7
+    with chromium() as browser, voila() as panels:
+        panel = opened(browser, panels.page("segment_by_words", size=size, classes=CLASSES))
+        show = panel.page.locator(".rsov-show select")
+        there_and_back = alternating(lambda: show.press("ArrowDown"), lambda: show.press("ArrowUp"))
+        opacity = panel.handle("rsov-opacity")
+        stronger_and_back = alternating(lambda: opacity.press("ArrowRight"), lambda: opacity.press("ArrowLeft"))
+        yield measured(panel, "opacity", "view", turns, stronger_and_back, size)
+        yield measured(panel, "show: class map / probability", "view", turns, there_and_back, size)
+        panel.tab("Method")
+        for name in ("beta", "lambda_clip", "lambda_dino", "w_in", "w_cross"):
+            yield measured(panel, name, "convex", turns, moved(panel, name), size)
+        panel.page.get_by_text("Diffusion (BCDR)").click()
+        panel.handle("rsov-alpha").wait_for()
+        for name, label in (("alpha", "alpha"), ("neighbours", "K"), ("steps", "T")):
+            if label == "T":  # many steps have converged, and one more changes nothing: from 0 on, five at a time
+                panel.settle(lambda: panel.handle("rsov-steps").press("Home"))
+                yield measured(panel, label, "diffusion", turns, moved(panel, name, "PageUp"), size)
+            else:
+                yield measured(panel, label, "diffusion", turns, moved(panel, name), size)
+        panel.tab("Classes")
+        yield measured(panel, "a word", "prompt", turns, typed(panel), size)
+        panel.page.close()
+        panel = opened(browser, panels.page("clouds_and_radar", size=size, classes=CLASSES, cover=0.1))
+        yield measured(panel, "cloud cover", "cloud", turns, moved(panel, "cover"), size)
+        panel.page.close()
+
+
+def opened(browser: Any, address: str) -> Panel:
+    """A panel that takes times."""
+    panel = Panel.open(browser, address)
+    panel.page.evaluate(TIMES)
+    return panel
+
+
+def measured(panel: Panel, control: str, kind: str, turns: int, press: Press, size: int) -> dict[str, Any]:
+    """Press, wait until the picture has settled, and read the page's times."""
+    first, settled = [], []
+    for turn in range(turns + 1):
+        said = panel.page.evaluate("() => { window.rsovTimes = {}; return window.rsovSaid.length; }")
+        press()
+        # What concerns the view alone is drawn without a word; all else ends with one.
+        ended = "window.rsovTimes.first" if kind == "view" else f"({_ENDED})({said})"
+        panel.page.wait_for_function(ended, timeout=1000 * SECONDS, polling=50)
+        panel.page.wait_for_function(_QUIET, arg=QUIET, timeout=1000 * SECONDS, polling=50)
+        times = panel.page.evaluate("window.rsovTimes")
+        if turn and "first" in times:  # the first one warms up; an answer may also be the same picture again
+            first.append(times["first"] - times["began"])
+            settled.append(times["last"] - times["began"])
+    changed = len(first)
+    if not changed:
+        print(f"widgets: no step of {control} changed the picture", file=sys.stderr)
+        first = settled = [math.nan]
+    goal = GOALS[kind]
+    return {
+        "table": "widgets",
+        "control": control,
+        "size": size,
+        "classes": CLASSES.count(";") + 1,
+        "turns": changed,
+        "goal_ms": goal,
+        "first_ms": round(statistics.median(first), 1),
+        "first_p90_ms": round(nine_tenths(first), 1),
+        "first_in_goal": statistics.median(first) <= goal,
+        "settled_ms": round(statistics.median(settled), 1),
+        "settled_p90_ms": round(nine_tenths(settled), 1),
+        "settled_in_goal": statistics.median(settled) <= goal,
+    }
+
+
+def nine_tenths(values: list[float]) -> float:
+    """The value that nine tenths lie at or below."""
+    return statistics.quantiles(values, n=10, method="inclusive")[-1] if len(values) > 1 else values[0]
+
+
+def moved(panel: Panel, name: str, key: str | None = None) -> Press:
+    """A slider, always in the same direction: by ``key``, or to where there is more room."""
+    handle = panel.handle(f"rsov-{name.replace('_', '-')}")
+    low, now, high = (float(handle.get_attribute(f"aria-value{end}")) for end in ("min", "now", "max"))
+    chosen = key or ("ArrowRight" if now - low <= high - now else "ArrowLeft")
+    return lambda: handle.press(chosen)
+
+
+def alternating(*presses: Press) -> Press:
+    """One after the other, and again from the beginning."""
+    turn = iter(range(10**6))
+    return lambda: presses[next(turn) % len(presses)]()
+
+
+def typed(panel: Panel) -> Press:
+    """Another word in the last row; the time begins with Enter."""
+    field = panel.page.locator(".rsov-words input").last
+    words = iter(WORDS)
+
+    def press() -> None:
+        field.fill(next(words))
+        field.press("Enter")
+
+    return press
