@@ -146,12 +146,15 @@ class Distilled(Generic[Backbone]):
         encoder: the student, frozen, in evaluation mode.
         history: of the loss; see :func:`rsovlib.fusion.fabric_loop.train`.
         before, after: retrieval on held-out pairs, an entry a block: of the teacher's copy, and of the student.
+        across_before, across_after: the same among the tokens at one position of all images.
     """
 
     encoder: Backbone
     history: list[dict[str, float]]
     before: list[Retrieval]
     after: list[Retrieval]
+    across_before: list[Retrieval]
+    across_after: list[Retrieval]
 
 
 def distil(
@@ -182,7 +185,7 @@ def distil(
     """
     student = copied(teacher)
     optical, radar = (Tokens(backbone, recipe.blocks, statistics) for backbone in (teacher, student))
-    before = report_retrieval(optical, radar, held_out, recipe) if held_out else []
+    before, across_before = report_retrieval(optical, radar, held_out, recipe) if held_out else ([], [])
     objective = CMUObjective(optical, radar, recipe)
     trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
     history = train(
@@ -196,8 +199,8 @@ def distil(
         progress=progress,
     )
     student.model.requires_grad_(False).eval()
-    after = report_retrieval(optical, radar, held_out, recipe) if held_out else []
-    return Distilled(student, history, before, after)
+    after, across_after = report_retrieval(optical, radar, held_out, recipe) if held_out else ([], [])
+    return Distilled(student, history, before, after, across_before, across_after)
 
 
 def copied(backbone: Backbone) -> Backbone:
@@ -207,9 +210,9 @@ def copied(backbone: Backbone) -> Backbone:
 
 
 def report_retrieval(
-    teacher: Tokens, student: Tokens, pool: PairPool, recipe: CMURecipe, *, images: int = 16, seed: int = 0
-) -> list[Retrieval]:
-    """How often a SAR token finds the optical token of its place among those of all images, block by block.
+    teacher: Tokens, student: Tokens, pool: PairPool, recipe: CMURecipe, *, images: int = 32, seed: int = 0
+) -> tuple[list[Retrieval], list[Retrieval]]:
+    """How often a SAR token finds the optical token of its place, block by block: among all, and across images.
 
     Args:
         teacher: of the optical image.
@@ -225,10 +228,10 @@ def report_retrieval(
         keys, queries = teacher(batch.optical.to(device)), student(batch.sar.to(device))
     places = torch.arange(0, keys[0].shape[1], max(1, keys[0].shape[1] // recipe.positions), device=device)
     places = places.expand(len(keys[0]), -1)
-    return [
-        retrieval(take_positions(query, places), take_positions(key, places))
-        for query, key in zip(queries, keys, strict=True)
+    pairs = [
+        (take_positions(query, places), take_positions(key, places)) for query, key in zip(queries, keys, strict=True)
     ]
+    return [retrieval(*pair) for pair in pairs], [retrieval(*pair, across=True) for pair in pairs]
 
 
 def plain(recipe: Any) -> dict[str, Any]:

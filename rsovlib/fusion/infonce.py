@@ -151,16 +151,25 @@ def multiscale_infonce(
     return torch.stack(losses).mean()
 
 
-def retrieval(queries: torch.Tensor, keys: torch.Tensor) -> Retrieval:
+def retrieval(queries: torch.Tensor, keys: torch.Tensor, *, across: bool = False) -> Retrieval:
     """Whether a SAR token finds the optical token of its place among all of the set.
+
+    Tokens know a little of where in the image they are, and that is the same for both sensors: even an encoder that has
+    never seen radar finds some by it. ``across`` shuts that door: the candidates are the tokens at the same position of
+    all images, and only what is there can tell them apart.
 
     Args:
         queries: (B, P, D) SAR tokens.
         keys: (B, P, D) optical tokens of the same places.
+        across: choose among the B tokens at the same position, not among all B x P.
 
     Returns:
         The share of hits, and what guessing would give. Ties count as misses of all but the first.
     """
+    if across:
+        query, key = (F.normalize(x.float(), dim=-1).transpose(0, 1) for x in (queries, keys))  # (P, B, D)
+        right = (query @ key.transpose(1, 2)).argmax(dim=2) == torch.arange(len(queries), device=query.device)
+        return Retrieval(float(right.float().mean()), 1 / len(queries), len(queries), right.numel())
     first, second = (F.normalize(x.float(), dim=-1).flatten(0, 1) for x in (queries, keys))
     found = torch.cat([(part @ second.T).argmax(dim=1) for part in first.split(2048)])
     hits = (found == torch.arange(len(first), device=found.device)).float().mean()

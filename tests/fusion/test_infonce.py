@@ -119,6 +119,16 @@ def test_retrieval_counts_hits_and_says_what_chance_is() -> None:
     assert take_positions(keys, torch.tensor([[4], [0]]))[0, 0, 4] == 1
 
 
+def test_retrieval_across_images_can_not_be_won_by_position() -> None:
+    position = 5 * torch.eye(4)[None].expand(3, -1, -1)  # (images, places, 4): where, and nothing of what
+    blind = torch.cat([position, torch.zeros(3, 4, 2)], dim=2)
+    found = retrieval(blind, blind, across=True)
+    assert (found.top1, found.chance, found.candidates, found.queries) == (pytest.approx(1 / 3), 1 / 3, 3, 12)
+    content = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0))
+    assert retrieval(content, content, across=True).top1 == 1.0
+    assert retrieval(content.roll(1, dims=0), content, across=True).top1 == 0.0
+
+
 @pytest.mark.parametrize(
     ("queries", "keys"),
     [(torch.zeros(2, 3), torch.zeros(2, 3)), (torch.zeros(1, 2, 3), torch.zeros(1, 3, 3))],

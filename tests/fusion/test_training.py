@@ -75,6 +75,9 @@ def test_retrieval_rises_far_above_chance(pool: PairPool) -> None:
     for before, after in zip(found.before, found.after, strict=True):
         assert after.top1 > 2 * before.top1
         assert after.top1 > 10 * after.chance
+    for before, after in zip(found.across_before, found.across_after, strict=True):
+        assert after.top1 > before.top1
+        assert after.top1 > 3 * after.chance
 
 
 def test_the_student_starts_as_the_teachers_copy(pool: PairPool) -> None:

@@ -80,6 +80,8 @@ def seed_record(trained: TrainedSeed) -> dict[str, Any]:
                 "history": _thinned(one.history),
                 "retrieval before": [_plain_retrieval(entry) for entry in one.before],
                 "retrieval after": [_plain_retrieval(entry) for entry in one.after],
+                "retrieval across before": [_plain_retrieval(entry) for entry in one.across_before],
+                "retrieval across after": [_plain_retrieval(entry) for entry in one.across_after],
             }
     return found
 
@@ -152,17 +154,22 @@ def _card(record: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
         f"rate {cmu['rate']:g}, InfoNCE with tau = {recipe['cmu']['contrast']['temperature']:g} at "
         f"{recipe['cmu']['positions']} places of each pair.\n",
         _DIFFERENCES.format(**samples),
-        "## Retrieval: does a SAR token find the optical token of its place? (validation scenes)\n",
-        "| seed | block | before CMU | after | chance |",
-        "|---|---|---|---|---|",
+        "## Retrieval: does a SAR token find the optical token of its place? (top-1, validation scenes)\n",
+        "Among all tokens a copy of the optical encoder already finds some by their position in the image. Across "
+        "images the candidates are the tokens at one position, and only what is there tells them apart.\n",
+        "| seed | block | among all: before CMU | after | chance | across images: before CMU | after | chance |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for seed, row in record.items():
         found = row.get("cmu on dino")
         if found:
             blocks = recipe["cmu"]["blocks"]
-            for block, before, after in zip(blocks, found["retrieval before"], found["retrieval after"], strict=True):
+            kinds = [f"retrieval {kind}" for kind in ("before", "after", "across before", "across after")]
+            for block, *entries in zip(blocks, *(found[kind] for kind in kinds), strict=True):
+                before, after, across_before, across_after = entries
                 lines.append(
-                    f"| {seed} | {block + 1} | {before['top1']:.2%} | {after['top1']:.2%} | {after['chance']:.2%} |"
+                    f"| {seed} | {block + 1} | {before['top1']:.2%} | {after['top1']:.2%} | {after['chance']:.2%} | "
+                    f"{across_before['top1']:.2%} | {across_after['top1']:.2%} | {across_after['chance']:.2%} |"
                 )
     lines += ["", "## CPU seconds\n", "| seed | " + " | ".join(first["cpu_seconds"]) + " |"]
     lines.append("|---|" + "---|" * len(first["cpu_seconds"]))

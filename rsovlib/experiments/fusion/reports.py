@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -83,13 +82,17 @@ def retrieval_table(trained: TrainedSeed) -> pd.DataFrame:
     for name, one in (("DINO", trained.encoders.sar_dino), ("CLIP", trained.encoders.sar_clip)):
         if one is None:
             continue
-        for block, before, after in zip(trained.recipe.cmu.blocks, one.before, one.after, strict=True):
-            rows[f"{name}, block {block + 1}"] = {
-                "before (%)": 100 * before.top1,
-                "after (%)": 100 * after.top1,
-                "chance (%)": 100 * after.chance,
-                "candidates": after.candidates,
-            }
+        for how, befores, afters in (
+            ("among all tokens", one.before, one.after),
+            ("across images", one.across_before, one.across_after),
+        ):
+            for block, before, after in zip(trained.recipe.cmu.blocks, befores, afters, strict=True):
+                rows[f"{how}: {name}, block {block + 1}"] = {
+                    "before (%)": 100 * before.top1,
+                    "after (%)": 100 * after.top1,
+                    "chance (%)": 100 * after.chance,
+                    "candidates": after.candidates,
+                }
     return pd.DataFrame(rows).T.round(2)
 
 
@@ -122,18 +125,24 @@ def record_training(trained: TrainedSeed) -> None:
         title, last = METHOD_TITLES.get(name, name), one.history[-1]
         record(title, "training", "loss", last["loss"], seed=trained.seed, dataset="scenes", device="cpu")
     for name, encoder in (("DINO", trained.encoders.sar_dino), ("CLIP", trained.encoders.sar_clip)):
-        for block, entry in zip(trained.recipe.cmu.blocks, encoder.after if encoder else [], strict=False):
-            facts = asdict(entry)
-            note = f"chance {100 * facts['chance']:.3g} %, {facts['candidates']} candidates"
-            record(
-                f"CMU on {name}",
-                f"block {block + 1}",
-                "retrieval top-1",
-                100 * facts["top1"],
-                unit="percent",
-                n=facts["queries"],
-                seed=trained.seed,
-                dataset=TRAIN_SUITES[0],
-                device="cpu",
-                note=note,
-            )
+        if encoder is None:
+            continue
+        for metric, entries in (
+            ("retrieval top-1", encoder.after),
+            ("retrieval top-1 across images", encoder.across_after),
+            ("retrieval top-1 before CMU", encoder.before),
+            ("retrieval top-1 across images before CMU", encoder.across_before),
+        ):
+            for block, entry in zip(trained.recipe.cmu.blocks, entries, strict=True):
+                record(
+                    f"CMU on {name}",
+                    f"block {block + 1}",
+                    metric,
+                    100 * entry.top1,
+                    unit="percent",
+                    n=entry.queries,
+                    seed=trained.seed,
+                    dataset=TRAIN_SUITES[0],
+                    device="cpu",
+                    note=f"chance {100 * entry.chance:.3g} %, {entry.candidates} candidates",
+                )
