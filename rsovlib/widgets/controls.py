@@ -145,7 +145,7 @@ def _groups(defaults: Mapping[str, float]) -> dict[str, dict[str, Slider]]:
 
 def _make(slider: Slider, value: float) -> Any:
     style = {"description_width": _LABEL_WIDTH}
-    layout = ipywidgets.Layout(width="292px")
+    layout = ipywidgets.Layout(width="auto")
     common: dict[str, Any] = {"description": slider.label, "tooltip": slider.tip, "style": style, "layout": layout}
     if slider.step == 0:
         kind = ipywidgets.IntText if isinstance(value, int) else ipywidgets.FloatText

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,8 @@ SHOWN = (
 STAGES = ("answer", "CAF: CLIP", "CAF: DINO", "BCDR: CLIP", "BCDR: DINO")
 LEFT = ("image", "labels", *STAGES)
 METHOD = "method: "
-PIXEL_VIEWS = ("attention of a pixel", "graph neighbours", "energy and gap")
+QUANTITIES = ("probability", "attention of a pixel", "graph neighbours", "diffusion over time")
+"""Views whose colours are read off a scale."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Drawing:
         legend: HTML above the classes' legend.
         chart: SVG, or "".
         frame: [left, top, right, bottom] of the window that the view is about, or ().
-        uses_pixel: whether the view depends on the clicked pixel.
+        pixel: (column, row) of the pixel that the view is about: the clicked one, or the middle; None for the others.
+        solid: the right layer hides the image, so that its colours are those of the scale in the legend.
     """
 
     right: Layer
@@ -62,7 +64,8 @@ class Drawing:
     legend: str = ""
     chart: str = ""
     frame: tuple[int, ...] = ()
-    uses_pixel: bool = False
+    pixel: tuple[int, int] | None = None
+    solid: bool = False
 
 
 def draw(
@@ -94,11 +97,11 @@ def draw(
         return Drawing(right, None, f"{view.show}: {answer.note}" if view.show != "class map" else answer.note)
     if answer.steps is not None:
         answer.steps.live = live
-    made = _VIEWS[view.show](work)
+    made = replace(_VIEWS[view.show](work), solid=view.show in QUANTITIES)
     if view.arrangement == "overlay":
         return made
     left, caption = work.left()
-    return Drawing(**{**vars(made), "left": left, "left_caption": caption})
+    return replace(made, left=left, left_caption=caption)
 
 
 @dataclass(frozen=True)
@@ -246,7 +249,7 @@ def _attention(work: _Work) -> Drawing:
         right_caption=title,
         legend=scale_legend(title, low, high, "share of attention"),
         frame=frame,
-        uses_pixel=True,
+        pixel=work.pixel(),
     )
 
 
@@ -268,7 +271,7 @@ def _neighbours(work: _Work) -> Drawing:
         right_caption=title,
         legend=scale_legend(title, 0.0, high, "weight of the edge"),
         frame=frame,
-        uses_pixel=True,
+        pixel=work.pixel(),
     )
 
 
@@ -305,7 +308,7 @@ def _energy(work: _Work) -> Drawing:
         right_caption="frame: the chart's window" if frame else "class map",
         chart=trace_charts(history, steps.config.tolerance),
         frame=frame,
-        uses_pixel=True,
+        pixel=work.pixel(),
     )
 
 

@@ -117,7 +117,7 @@ function render({ model, el }) {
       show(left.under, null); show(left.over, urls.over);
     }
     for (const parts of [left, right]) {
-      parts.over.style.opacity = opacity;
+      parts.over.style.opacity = model.get("solid") ? 1 : opacity;
       parts.under.style.opacity = opacity;
       parts.over.style.clipPath = kind === "swipe" ? `inset(0 0 0 ${split * 100}%)` : "";
       parts.under.style.clipPath = kind === "swipe" ? `inset(0 ${100 - split * 100}% 0 0)` : "";
@@ -242,7 +242,7 @@ function render({ model, el }) {
     busy = false;
   }
   for (const name of ["base", "under", "over"]) model.on("change:" + name, () => { changed.add(name); update(); });
-  for (const name of ["opacity", "arrangement", "split", "shape", "marker", "frame", "captions", "metres", "display_width", "description"]) {
+  for (const name of ["opacity", "solid", "arrangement", "split", "shape", "marker", "frame", "captions", "metres", "display_width", "description"]) {
     // Together with new pictures these wait for them; alone they act at once.
     model.on("change:" + name, () => { setTimeout(() => { if (!busy && !changed.size) layout(); }, 0); });
   }

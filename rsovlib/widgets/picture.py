@@ -25,6 +25,7 @@ class PictureView(anywidget.AnyWidget):
         over: indexed PNG over the image (right of a swipe).
         under: indexed PNG for the left; empty for the bare image.
         opacity: of the layers, 0..1.
+        solid: the layer "over" hides the image whatever the opacity, so that its colours match a legend.
         arrangement: one of :data:`ARRANGEMENTS`' values.
         split: place of the divider, 0 left .. 1 right.
         shape: (rows, columns) of the image in pixels.
@@ -45,6 +46,7 @@ class PictureView(anywidget.AnyWidget):
     over = traitlets.Bytes(b"").tag(sync=True)
     under = traitlets.Bytes(b"").tag(sync=True)
     opacity = traitlets.Float(0.5).tag(sync=True)
+    solid = traitlets.Bool(False).tag(sync=True)
     arrangement = traitlets.Unicode("overlay").tag(sync=True)
     split = traitlets.Float(0.5).tag(sync=True)
     shape = traitlets.List([1, 1]).tag(sync=True)

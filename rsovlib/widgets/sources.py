@@ -30,6 +30,7 @@ IGNORED = 255
 """The label of pixels that belong to none of the classes asked for."""
 
 SAMPLES: dict[str, dict[str, Any]] = {
+    "something of everything": {"seed": 1_000_104},
     "suburb on a river": {"seed": 1_000_002},
     "fields, a river, two roads": {"seed": 1_000_007},
     "coast with a road": {"seed": 1_000_001},

@@ -1,7 +1,8 @@
 """What can be laid over the image, as colour indices: plain functions on arrays, quick enough for a slider.
 
 Colours: classes in those of ``plots.class_colours`` (land-cover colours built on Okabe and Ito's palette, told apart
-by people with red-green blindness), quantities in viridis, wrong pixels in Okabe and Ito's vermillion.
+by people with red-green blindness), quantities in viridis, wrong pixels in their reddish purple,
+which no usual kind of land has.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Array = npt.NDArray[np.floating]
 
 #: Levels of a quantity that an indexed picture holds.
 LEVELS = 250
-WRONG = (213, 94, 0)
+WRONG = (204, 121, 167)
 LINE = (240, 228, 66)
 
 

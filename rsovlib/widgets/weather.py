@@ -18,13 +18,13 @@ from rsovlib.errors import InputError, RsovError, unknown_name
 from rsovlib.fusion.pairs import sar_picture
 from rsovlib.segmenters.registry import METHODS
 from rsovlib.widgets import sky, sources, tables
-from rsovlib.widgets.bench import Workbench
 from rsovlib.widgets.charts import Line, line_chart
 from rsovlib.widgets.pipeline import Live
 from rsovlib.widgets.sources import Ground
 from rsovlib.widgets.stages import StageCache
 from rsovlib.widgets.state import View, Wish, listed
 from rsovlib.widgets.words import FIRST_CLASSES
+from rsovlib.widgets.workbench import Workbench
 from rsovlib.widgets.worker import one_sentence
 
 MODALITIES = ("optical and radar", "optical only", "radar only")
@@ -39,7 +39,7 @@ _WIDE = ipywidgets.Layout(width="300px")
 FIRST: dict[str, Any] = {
     "optical": "",
     "sar": "",
-    "seed": 1_000_002,
+    "seed": 1_000_104,
     "size": 512,
     "cover": 0.4,
     "kind": "thick",
@@ -310,7 +310,11 @@ class CloudsAndRadar(Workbench):
         self.curve = {}
         self._curve_svg = ""
         self.curve_methods = ipywidgets.SelectMultiple(
-            options=list(METHODS), value=tuple(curve_methods), rows=9, layout=_WIDE
+            # All at sight, and those that have a use for radar first.
+            options=sorted(METHODS, key=lambda name: not METHODS[name].uses_sar),
+            value=tuple(curve_methods),
+            rows=len(METHODS),
+            layout=_WIDE,
         )
         self.curve_methods.add_class("rsov-curve-methods")
         self.draw_button = self._button("Draw the curve", "line-chart", "rsov-draw-curve", self.draw_curve)

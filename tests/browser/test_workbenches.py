@@ -246,9 +246,13 @@ def test_a_slider_moves_by_keyboard_and_the_map_follows(words: Panel):
     assert words.page.locator(".rsov-beta .widget-readout").inner_text().strip() == "0.35"
     words.wait_until("ready", lambda: "ready" in words.status)
     keep(words, "words-method")
-    words.page.locator(".rsov-python").click()
     code = words.page.locator(".rsov-code textarea")
-    words.wait_until("the last value has arrived", lambda: "beta=0.35" in code.input_value())
+
+    def copied() -> str:  # anew each time: a value that comes late puts the text away
+        words.page.locator(".rsov-python").click()
+        return code.input_value()
+
+    words.wait_until("the last value has arrived", lambda: "beta=0.35" in copied())
 
 
 def test_settings_are_copied(words: Panel):

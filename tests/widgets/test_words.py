@@ -161,6 +161,42 @@ def test_energy_and_gap_are_drawn_with_units(bench: SegmentByWords) -> None:
     assert bench.results.selected_index == 1
 
 
+@pytest.mark.parametrize("opened", [0, None])
+def test_what_was_open_before_the_chart_is_open_again_after_it(bench: SegmentByWords, opened: int | None) -> None:
+    bench.results.selected_index = opened
+    bench.show.value = "energy and gap"
+    bench.picture.picked = [7, 8, 1]
+    assert bench.results.selected_index == 1
+    bench.reset()
+    assert bench.results.selected_index == opened
+    bench.results.selected_index = 0
+
+
+@pytest.mark.parametrize("show", ["attention of a pixel", "graph neighbours", "energy and gap"])
+def test_before_the_first_click_the_marker_is_in_the_middle(bench: SegmentByWords, show: str) -> None:
+    assert bench.picture.marker == []
+    bench.show.value = show
+    assert bench.picture.marker == [SIZE // 2, SIZE // 2]
+    before = bench.picture.over
+    bench.picture.picked = [SIZE // 2, SIZE // 2, -1]
+    assert bench.picture.over == before, "it was the pixel that was drawn"
+    bench.show.value = "class map"
+    assert bench.picture.marker == []
+
+
+@pytest.mark.parametrize(
+    ("show", "solid"),
+    [("probability", True), ("attention of a pixel", True), ("diffusion over time", True), ("errors", False)],
+)
+def test_quantities_have_the_colours_of_their_legend(bench: SegmentByWords, show: str, solid: bool) -> None:
+    bench.show.value = show
+    assert bench.picture.solid is solid
+    layer = bench.drawing.right
+    drawn = layer.indices != CLEAR
+    as_in_legend = (bench._picture_as_shown()[drawn] == layer.palette[layer.indices[drawn]]).all()
+    assert as_in_legend == solid
+
+
 def test_probability_of_a_class(bench: SegmentByWords) -> None:
     bench.show.value = "probability"
     bench.of_class.value = "water"
@@ -241,6 +277,27 @@ def test_the_copied_python_makes_the_same_map(bench: SegmentByWords) -> None:
     names: dict[str, object] = {}
     exec(compile(code, "copied", "exec"), names)
     assert (names["result"].labels == bench.answer.segmentation.labels).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda bench: setattr(bench.options.controls["beta"], "value", 0.3),
+        lambda bench: setattr(bench.show, "value", "probability"),
+        lambda bench: setattr(bench.opacity, "value", 0.9),
+        lambda bench: setattr(bench.rows.rows[0][1], "value", "#123456"),
+        lambda bench: bench.reset(),
+        lambda bench: bench.close_code.click(),
+    ],
+    ids=["parameter", "view", "opacity", "colour", "reset", "close"],
+)
+def test_the_copied_text_goes_when_it_no_longer_holds(bench: SegmentByWords, change) -> None:
+    bench.copy_papermill.click()
+    assert bench.code_box.layout.display == ""
+    assert bench.code.value
+    change(bench)
+    assert bench.code_box.layout.display == "none"
+    assert bench.code.value == ""
 
 
 def test_the_copied_papermill_call_makes_the_same_panel(bench: SegmentByWords, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from rsovlib.segmenters.sdci import SDCI
 from rsovlib.widgets import saving, tables
 from rsovlib.widgets.classrows import ClassRows
 from rsovlib.widgets.controls import OptionControls
-from rsovlib.widgets.drawing import LEFT, SHOWN, STAGES, Drawing, draw
+from rsovlib.widgets.drawing import LEFT, QUANTITIES, SHOWN, STAGES, Drawing, draw
 from rsovlib.widgets.encode import jpeg, png
 from rsovlib.widgets.picture import ARRANGEMENTS, PictureView
 from rsovlib.widgets.pipeline import Answer, Live, answers_of
@@ -40,7 +40,6 @@ _log = logging.getLogger(__name__)
 
 #: Seconds that the first map waits for a page to show it.
 _PATIENCE = 2.0
-_WIDE = ipywidgets.Layout(width="308px")
 
 
 @functools.lru_cache(maxsize=4)
@@ -97,6 +96,8 @@ class Workbench(ipywidgets.VBox):
         self._segmenters: dict[str, Any] = {}
         self._pixel = wish.view.pixel
         self._quiet = 0
+        self._open_before_chart: int | None = None
+        self._chart_is_view = False
         self._shown_base: tuple[int, bool] | None = None
         self._drawn = threading.RLock()
         self._greeted = threading.Event()
@@ -171,6 +172,7 @@ class Workbench(ipywidgets.VBox):
 
     def refresh(self) -> None:
         """Bring everything up to date: the latest wish wins."""
+        self.hide_code()
         if not self._quiet:
             self._say("waiting")
             self.worker.submit(self._bring_up_to_date)
@@ -194,6 +196,7 @@ class Workbench(ipywidgets.VBox):
 
     def redraw(self) -> None:
         """Draw the view anew; at once where the answer is enough for it, else when its steps are there."""
+        self.hide_code()
         if self._quiet or self.answer is None:
             return
         of_answer = self.show.value in ("class map", "probability", "labels", "errors") and self.stage.value == "answer"
@@ -202,6 +205,11 @@ class Workbench(ipywidgets.VBox):
             self._guarded(lambda: self._draw(Live()))
         else:
             self.refresh()
+
+    def hide_code(self) -> None:
+        """Put away what "Copy as ..." has shown: after a change it would be code for something else."""
+        self.code_box.layout.display = "none"
+        self.code.value = self.picture.clipboard = ""
 
     def save(self, kind: str) -> Path | None:
         """Write what is shown as "tif", "png" or "csv" into the folder; None and a sentence if that fails."""
@@ -291,7 +299,8 @@ class Workbench(ipywidgets.VBox):
                 under=b"" if drawing.left is None else drawing.left.png(),
                 shape=list(ground.image.shape[:2]),
                 metres=ground.metres,
-                marker=list(view.pixel) if drawing.uses_pixel and view.pixel else [],
+                marker=list(drawing.pixel or ()),
+                solid=drawing.solid,
                 frame=list(drawing.frame),
                 captions=[drawing.left_caption, drawing.right_caption],
                 description=f"{ground.story} {drawing.right_caption}",
@@ -356,7 +365,7 @@ class Workbench(ipywidgets.VBox):
     def _picture_as_shown(self) -> npt.NDArray[np.uint8]:
         assert self.drawing is not None  # there is an answer
         base, opacity = self.base_image, self.opacity.value
-        right = self.drawing.right.over(base, opacity)
+        right = self.drawing.right.over(base, 1.0 if self.drawing.solid else opacity)
         left = base if self.drawing.left is None else self.drawing.left.over(base, opacity)
         kind = self.arrangement.value
         if kind == "side by side":
@@ -433,7 +442,7 @@ class Workbench(ipywidgets.VBox):
         self.method = ipywidgets.Dropdown(
             options=[(f"{name} – {method.doc}", name) for name, method in METHODS.items()],
             value=wish.method,
-            layout=_WIDE,
+            layout=ipywidgets.Layout(width="auto"),
         )
         self.method.add_class("rsov-method")
         self.method.observe(self._method_changed, names="value")
@@ -444,7 +453,7 @@ class Workbench(ipywidgets.VBox):
 
     def _make_view_controls(self, view: View) -> None:
         small = ipywidgets.Layout(width="230px")
-        style = {"description_width": "58px"}
+        style = {"description_width": "68px"}
         self.show = ipywidgets.Dropdown(options=SHOWN, description="show", layout=small, style=style)
         self.stage = ipywidgets.Dropdown(options=STAGES, description="of", layout=small, style=style)
         self.of_class = ipywidgets.Dropdown(description="class", layout=small, style=style)
@@ -462,10 +471,16 @@ class Workbench(ipywidgets.VBox):
             options=["image", *self._bases()], description="beneath", layout=small, style=style
         )
         self.arrangement = ipywidgets.ToggleButtons(
-            options=list(ARRANGEMENTS), style={"button_width": "96px"}, layout=ipywidgets.Layout(width="306px")
+            options=list(ARRANGEMENTS), style={"button_width": "106px"}, layout=ipywidgets.Layout(width="auto")
         )
         self.opacity = ipywidgets.FloatSlider(
-            0.55, min=0, max=1, step=0.05, description="opacity", layout=ipywidgets.Layout(width="215px"), style=style
+            0.55,
+            min=0,
+            max=1,
+            step=0.05,
+            description="opacity",
+            layout=ipywidgets.Layout(width="186px"),
+            style={"description_width": "52px"},
         )
         self.picture = PictureView()
         for name in (
@@ -489,6 +504,7 @@ class Workbench(ipywidgets.VBox):
             control.observe(lambda _change: self._view_changed(), names="value")
         self.arrangement.observe(lambda _change: self._view_changed(), names="value")
         self.base.observe(lambda _change: self._base_changed(), names="value")
+        self.opacity.observe(lambda _change: self.hide_code(), names="value")
         self.picture.observe(self._picked, names="picked")
 
     def _make_outputs(self) -> None:
@@ -503,8 +519,10 @@ class Workbench(ipywidgets.VBox):
             self._button(f"Save {label}", "save", f"rsov-save-{kind}", functools.partial(self.save, kind))
             for kind, label in (("tif", "GeoTIFF"), ("png", "PNG"), ("csv", "CSV"))
         ]
-        self.code = ipywidgets.Textarea(layout=ipywidgets.Layout(width="99%", height="170px", display="none"))
+        self.code = ipywidgets.Textarea(layout=ipywidgets.Layout(width="99%", height="170px"))
         self.code.add_class("rsov-code")
+        self.close_code = self._button("Close", "times", "rsov-close-code", self.hide_code)
+        self.code_box = ipywidgets.VBox([self.close_code, self.code], layout=ipywidgets.Layout(display="none"))
 
     def _arranged(self) -> list[Any]:
         tabs = {
@@ -534,7 +552,7 @@ class Workbench(ipywidgets.VBox):
             layout=ipywidgets.Layout(flex_flow="row wrap"),
         )
         body = ipywidgets.HBox([left, middle, right], layout=ipywidgets.Layout(flex_flow="row wrap", grid_gap="8px"))
-        return [top, body, outputs, self.code]
+        return [top, body, outputs, self.code_box]
 
     def _show_view_controls(self) -> None:
         """Only the controls that the chosen view has a use for."""
@@ -550,14 +568,23 @@ class Workbench(ipywidgets.VBox):
             first.append(self.network)
         if show == "diffusion over time":
             first.append(self.step)
-        second: list[Any] = [self.arrangement, self.opacity]
+        second: list[Any] = [self.arrangement]
+        if show not in QUANTITIES or self.arrangement.value != "overlay":
+            second.append(self.opacity)
         if self.arrangement.value != "overlay":
             second.append(self.left)
         if len(self.base.options) > 1:
             second.append(self.base)
         self._view_bar.children, self._arrange_bar.children = first, second
-        if show == "energy and gap":
-            self.results.selected_index = 1
+        self._open_chart(show == "energy and gap")
+
+    def _open_chart(self, is_view: bool) -> None:
+        """Open the chart while it is the view; afterwards open again what was open before."""
+        if is_view and not self._chart_is_view:
+            self._open_before_chart, self.results.selected_index = self.results.selected_index, 1
+        elif self._chart_is_view and not is_view and self.results.selected_index == 1:
+            self.results.selected_index = self._open_before_chart
+        self._chart_is_view = is_view
 
     def _set_view(self, view: View) -> None:
         names = [prompt.name for prompt in parse_classes(self.rows.classes)]
@@ -612,6 +639,7 @@ class Workbench(ipywidgets.VBox):
         self.redraw()
 
     def _base_changed(self) -> None:
+        self.hide_code()
         if not self._quiet and self.ground is not None:
             self._shown_base = None
             self._guarded(lambda: self._show_base(self.ground, settled=True))  # type: ignore[arg-type]
@@ -619,9 +647,9 @@ class Workbench(ipywidgets.VBox):
     def _picked(self, change: Any) -> None:
         column, row, *_ = change["new"]
         self._pixel = (int(column), int(row))
-        self.redraw() if self.drawing is None or not self.drawing.uses_pixel else self.refresh()
+        self.redraw() if self.drawing is None or self.drawing.pixel is None else self.refresh()
 
     def _show_code(self, text: str) -> None:
         self.picture.clipboard = text
-        self.code.layout.display = ""
         self.code.value = text
+        self.code_box.layout.display = ""
