@@ -3,8 +3,8 @@
 Why Lightning Fabric and not Accelerate: Fabric is one object with five verbs (launch, setup, autocast, backward,
 clip_gradients), and the loop stays the reader's.  Accelerate wraps data loader, optimiser and scheduler and changes
 what their own methods do (a scheduler that is stepped once steps once a process), expects scripts to be started by its
-own command, and brings three more packages; Fabric brings one.  Neither is needed for one GPU; for several, for mixed
-precision and in notebooks Fabric takes care of it: give ``devices=2`` and nothing else changes.
+own command.  Neither is needed for one GPU; for several, for mixed precision and in notebooks Fabric takes care of it:
+give ``devices=2`` and nothing else changes.
 
 Randomness is a function of (seed, step, rank) and of nothing else: each step's batch is drawn from a stream of its own,
 and torch's generator is set anew.  So there is no random state and no data order to restore, none can be forgotten, and
@@ -171,7 +171,7 @@ def train(
     fabric = Fabric(
         accelerator=settings.accelerator,
         devices=settings.devices,
-        strategy=settings.strategy,
+        strategy=_strategy(settings),
         precision=settings.precision,  # type: ignore[arg-type]
     )
     fabric.launch()
@@ -223,6 +223,16 @@ def train(
     objective.to(home)
     objective.eval()
     return history
+
+
+def _strategy(settings: LoopSettings) -> str:
+    """Fabric's strategy; over several devices one that bears weights without a gradient.
+
+    CLIP's last image block is read through its values alone, so its query weights, counted as trained, get none.
+    """
+    if settings.strategy == "auto" and settings.devices > 1:
+        return "ddp_find_unused_parameters_true"
+    return settings.strategy
 
 
 def _due(step: int, settings: LoopSettings) -> bool:
