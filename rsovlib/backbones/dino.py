@@ -1,9 +1,9 @@
 """Self-supervised vision transformers (DINO v1, v2, v3) from timm: features of every layer, last attention.
 
-timm's own forward pass is used; two things are added.  The attention of the last block is caught at its
-dropout, which every attention of timm passes through after its softmax, so that rotary positions, q/k
-normalisation and the like are whatever the model does.  And the position embedding is resized in the dialect
-that the weights' publishers prescribe, which for DINO v1 is not timm's.
+timm's own forward pass is used; two things are added.  The attention of the last block is watched where timm
+asks torch for it, so that rotary positions, q/k normalisation and the like are whatever the model does
+(:mod:`rsovlib.backbones.watching`).  And the position embedding is resized in the dialect that the weights'
+publishers prescribe, which for DINO v1 is not timm's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import nn
 
 from rsovlib.backbones.pixels import normalise, patch_grid
 from rsovlib.backbones.position import resize_position
+from rsovlib.backbones.watching import WatchedAttention
 from rsovlib.errors import WeightsError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -127,10 +128,8 @@ class DinoBackbone:
             InputError: a side is no multiple of the patch size.
         """
         grid = patch_grid(pixels, self.patch_size)
-        with _CaughtAttention(self._model.blocks[-1].attn) as caught:
+        with WatchedAttention(self._model.blocks[-1].attn, self.prefix_tokens) as watched:
             layers, prefixes = self._run(pixels, grid)
-        first = self.prefix_tokens
-        attention = caught.maps.mean(dim=1)[:, first:, first:]
         has_class = getattr(self._model, "cls_token", None) is not None
         text_layers = layers
         if self.alignment is not None:
@@ -141,7 +140,7 @@ class DinoBackbone:
             text_layers=text_layers,
             class_token=prefixes[:, 0] if has_class else None,
             registers=prefixes[:, 1:] if has_class else prefixes,
-            attention=attention,
+            attention=watched.head_mean,
             grid=grid,
         )
 
@@ -236,25 +235,3 @@ def _query_key(attention: Any, normed: torch.Tensor) -> tuple[torch.Tensor, torc
         packed = packed + torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
     query, key, _ = packed.chunk(3, dim=-1)
     return query, key
-
-
-class _CaughtAttention:
-    """Catches the softmax output of one attention module while it runs; restores it afterwards."""
-
-    def __init__(self, attention: Any) -> None:
-        self.attention = attention
-        self.maps = torch.empty(0)
-
-    def __enter__(self) -> _CaughtAttention:
-        # The fused kernel never forms the map, so it is switched off for this one block.
-        self._fused = self.attention.fused_attn
-        self.attention.fused_attn = False
-        self._hook = self.attention.attn_drop.register_forward_hook(self._catch)
-        return self
-
-    def _catch(self, _module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        self.maps = output
-
-    def __exit__(self, *_error: object) -> None:
-        self._hook.remove()
-        self.attention.fused_attn = self._fused

@@ -29,15 +29,48 @@ def carried_product(
     Returns:
         (N, K).
     """
-    if source == target:
-        return attention @ scores
-    product = _enlarged(attention @ _gathered(scores, source, target), source, target)
+    none = scores.new_empty(len(attention), 0)
+    return joint_products(attention, none, scores, source, target, align_renorm)[1]
+
+
+def joint_products(
+    attention: torch.Tensor,
+    own: torch.Tensor,
+    other: torch.Tensor,
+    grid: Grid,
+    other_grid: Grid,
+    align_renorm: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """An attention times the scores of its own grid, and, carried to another grid, times the scores there.
+
+    Both products are taken in one: reading the attention, N x N numbers for a few columns, is all the work.
+
+    Args:
+        attention: B, (N, N) on ``grid``.
+        own: (N, K).
+        other: (N', K') on ``other_grid``.
+        grid: rows and columns.
+        other_grid: rows and columns.
+        align_renorm: see :func:`carried_product`.
+
+    Returns:
+        ``B @ own`` (N, K), and ``resample_attention(B, grid, other_grid) @ other`` (N', K').
+    """
+    split = [own.shape[1], other.shape[1]]
+    if grid == other_grid:
+        mine, carried = (attention @ torch.cat([own, other], dim=1)).split(split, dim=1)
+        return mine, carried
+    columns = [own, _gathered(other, grid, other_grid)]
     if align_renorm:
-        ones = torch.ones_like(scores[:, :1])
-        wanted = _enlarged(attention.sum(dim=1, keepdim=True), source, target)
-        sums = _enlarged(attention @ _gathered(ones, source, target), source, target)
-        product = product * (wanted / sums.masked_fill(sums == 0, 1.0))
-    return product
+        columns.append(_gathered(torch.ones_like(other[:, :1]), grid, other_grid))
+        split.append(1)
+    mine, product, *sums = (attention @ torch.cat(columns, dim=1)).split(split, dim=1)
+    carried = _enlarged(product, grid, other_grid)
+    if align_renorm:
+        wanted = _enlarged(attention.sum(dim=1, keepdim=True), grid, other_grid)
+        found = _enlarged(sums[0], grid, other_grid)
+        carried = carried * (wanted / found.masked_fill(found == 0, 1.0))
+    return mine, carried
 
 
 def _weights(source: int, target: int, like: torch.Tensor) -> torch.Tensor:

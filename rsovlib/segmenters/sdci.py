@@ -39,7 +39,8 @@ from rsovlib.kernels import (
     solve_cscp,
 )
 from rsovlib.segmenters.base import Segmentation
-from rsovlib.segmenters.carry import carried_product
+from rsovlib.segmenters.caf import Branch, fused_scores, word_scores
+from rsovlib.segmenters.class_maps import class_maps, probabilities
 from rsovlib.segmenters.images import (
     RGB,
     as_rgb,
@@ -50,7 +51,6 @@ from rsovlib.segmenters.images import (
     to_unit,
 )
 from rsovlib.segmenters.scenewide import (
-    BranchConstants,
     Leveller,
     Place,
     SceneConstants,
@@ -331,8 +331,8 @@ class SDCI:
                 )
                 if offsets is not None:
                     diffused = diffused + torch.from_numpy(offsets[here, number]).to(self.device)[:, None, None]
-                maps[f"{branch}_map"] = self._class_maps(
-                    diffused, presence, window.shape[:2], None if scene is None else getattr(scene, branch)
+                maps[f"{branch}_map"] = class_maps(
+                    diffused, presence, window.shape[:2], self.config, None if scene is None else getattr(scene, branch)
                 )
             fused, _ = self.solve(window, maps["clip_map"], maps["dino_map"], scene)
             stages = {name: value.cpu().numpy() for name, value in maps.items()}
@@ -397,13 +397,30 @@ class SDCI:
             extra.append(F.normalize(rows.mean(dim=0, keepdim=True), dim=-1))
         return torch.cat([rows, *extra])
 
-    def score(self, features: SDCIFeatures, text: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """CAF, equations 8 and 9: scores of both branches on their own grids, (N_c, K) and (N_d, K)."""
-        clip_scores = self._text_scores(features.clip_layers, text, classes)
-        dino_scores = self._text_scores(features.dino_text_layers, text, classes)
-        own = features.clip_attention, features.clip_grid
-        other = features.dino_attention, features.dino_grid
-        return self._smooth(clip_scores, *own, *other), self._smooth(dino_scores, *other, *own)
+    def directions(self, features: SDCIFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features of every layer at unit length, (L, N_c, E) and (L', N_d, E): what :meth:`score` compares with words.
+
+        They know of no word, so whoever asks for many words makes them once.
+        """
+        return F.normalize(features.clip_layers, dim=-1), F.normalize(features.dino_text_layers, dim=-1)
+
+    def score(
+        self,
+        features: SDCIFeatures,
+        text: torch.Tensor,
+        classes: int,
+        directions: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """CAF, equations 8 and 9: scores of both branches on their own grids, (N_c, K) and (N_d, K).
+
+        ``directions`` are those of the features, where they are known already.
+        """
+        clip, dino = (word_scores(unit, text, classes, self.config) for unit in directions or self.directions(features))
+        return fused_scores(
+            Branch(clip, features.clip_attention, features.clip_grid),
+            Branch(dino, features.dino_attention, features.dino_grid),
+            self.config,
+        )
 
     def refine(
         self, features: SDCIFeatures, clip_scores: torch.Tensor, dino_scores: torch.Tensor
@@ -415,7 +432,9 @@ class SDCI:
     def class_maps(self, diffused: Mapping[str, torch.Tensor], sides: tuple[int, ...]) -> dict[str, torch.Tensor]:
         """D25: ``clip_map`` and ``dino_map`` (K, *sides) of what :meth:`diffuse` gave."""
         return {
-            f"{branch}_map": self._class_maps(diffused[f"{branch}_diffused"], diffused[f"{branch}_presence"], sides)
+            f"{branch}_map": class_maps(
+                diffused[f"{branch}_diffused"], diffused[f"{branch}_presence"], sides, self.config
+            )
             for branch in ("clip", "dino")
         }
 
@@ -476,8 +495,8 @@ class SDCI:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """D26: both branches' class maps (K, H, W) as probabilities."""
         return (
-            self._probabilities(clip_map, scene.clip if scene else None),
-            self._probabilities(dino_map, scene.dino if scene else None),
+            probabilities(clip_map, self.config, scene.clip if scene else None),
+            probabilities(dino_map, self.config, scene.dino if scene else None),
         )
 
     def superpixels(self, image: RGB) -> npt.NDArray[np.int32]:
@@ -598,78 +617,9 @@ class SDCI:
         each = F.normalize(words.mean(dim=1), dim=-1).split([len(prompt.words) for prompt in prompts])
         return F.normalize(torch.stack([rows.mean(dim=0) for rows in each]), dim=-1)
 
-    def _text_scores(self, layers: torch.Tensor, text: torch.Tensor, classes: int) -> torch.Tensor:
-        """D16: (L, N, E) against (M, E) -> softmax over all M texts, the K class columns kept: (L, N, K)."""
-        logits = self.config.logit_scale * (F.normalize(layers, dim=-1) @ text.T)
-        scores = logits.softmax(dim=-1) if self.config.scores == "probabilities" else logits
-        return scores[..., :classes]
-
-    def _smooth(
-        self,
-        scores: torch.Tensor,
-        attention: torch.Tensor,
-        grid: tuple[int, int],
-        other_attention: torch.Tensor,
-        other_grid: tuple[int, int],
-    ) -> torch.Tensor:
-        """Equation 8: both attentions times the last layer's scores (D18), plus the mean of the layers before."""
-        config = self.config
-        last = scores[-1]
-        last = last.masked_fill(last < config.score_threshold * last.amax(dim=0), 0.0)
-        smoothed = attention @ last
-        if config.caf:
-            carried = carried_product(other_attention, last, other_grid, grid, align_renorm=config.align_renorm)
-            smoothed = smoothed + config.lambda_1 * carried
-        return smoothed + scores[:-1].mean(dim=0) if len(scores) > 1 else smoothed
-
     def graph(self, features: torch.Tensor) -> torch.Tensor:
         """Equations 11 and 12: the sparse transition matrix (N, N) over features (N, D)."""
         return knn_transition(features, k=self.config.neighbours, temperature=self.config.tau, row_eps=1e-6)
-
-    def _class_maps(
-        self,
-        diffused: torch.Tensor,
-        presence: torch.Tensor,
-        sides: tuple[int, ...],
-        scene: BranchConstants | None = None,
-    ) -> torch.Tensor:
-        """D25: enlarge, rescale to the class's maximum before diffusion, drop absent classes, stretch to [0, 1].
-
-        The maxima and minima are the image's own, or those of the scene that it is a tile of.
-        """
-        config = self.config
-        maps = enlarge(diffused, (sides[0], sides[1]))
-        if scene is not None:
-            presence = presence.new_tensor(scene.presence)
-        if scene is None:
-            low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
-        else:
-            low, high = (maps.new_tensor(value)[:, None, None] for value in (scene.low, scene.high))
-        if config.rescale:
-            divisor, factor = high + 1e-5, presence[:, None, None]
-            maps, low, high = (values / divisor * factor for values in (maps, low, high))
-        if config.min_max:
-            # A map without relief (a single patch) stays as it is: stretching would show rounding errors as a map.
-            flat = high - low <= 1e-6 * high.abs()
-            maps = torch.where(flat, maps, (maps - low) / (high - low).masked_fill(flat, 1.0))
-            if scene is not None:  # pixels without data may lie outside the range of those with data
-                maps = torch.where(flat, maps, maps.clamp(0.0, 1.0))
-        return maps * (presence > config.presence_threshold)[:, None, None]
-
-    def _probabilities(self, maps: torch.Tensor, scene: BranchConstants | None = None) -> torch.Tensor:
-        """D26: class maps (K, H, W) as probabilities, clamped; the solver divides by their sum."""
-        mode = self.config.to_probability
-        if mode == "sum":
-            # Scores may exceed 1 (attention's rows sum to more), so they are divided before they are clamped.
-            positive = maps.clamp_min(0)
-            maps = positive / positive.sum(dim=0).clamp_min(self.config.floor)
-        elif mode == "softmax" or (self._wants_softmax(maps) if scene is None else scene.softmax):
-            maps = maps.softmax(dim=0)
-        return maps.clamp(self.config.floor, 1.0)
-
-    def _wants_softmax(self, maps: torch.Tensor) -> bool:
-        """What ``to_probability="auto"`` decides for one image."""
-        return bool((maps < 0).any()) or float(maps.sum(dim=0).mean()) > self.config.softmax_above
 
 
 def scene_constants(config: SDCIConfig, tiles: Iterable[ExaminedTile]) -> SceneNumbers:

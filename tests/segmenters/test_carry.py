@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rsovlib.kernels import resample_attention
-from rsovlib.segmenters.carry import carried_product
+from rsovlib.segmenters.carry import carried_product, joint_products
 
 
 @pytest.mark.parametrize("align_renorm", [False, True])
@@ -26,3 +26,16 @@ def test_it_is_the_product_with_the_carried_map(source, target, align_renorm):
 def test_rows_that_see_nothing_stay_empty():
     product = carried_product(torch.zeros(4, 4), torch.ones(9, 2), (2, 2), (3, 3), align_renorm=True)
     assert not product.any()
+
+
+@pytest.mark.parametrize("align_renorm", [False, True])
+@pytest.mark.parametrize(("grid", "other"), [((5, 4), (8, 6)), ((4, 5), (4, 5))])
+def test_both_products_are_those_taken_one_by_one(grid, other, align_renorm):
+    generator = torch.Generator().manual_seed(7)
+    cells, others = grid[0] * grid[1], other[0] * other[1]
+    attention = torch.rand(cells, cells, generator=generator)
+    own, rival = torch.rand(cells, 2, generator=generator), torch.rand(others, 3, generator=generator)
+    mine, carried = joint_products(attention, own, rival, grid, other, align_renorm)
+    torch.testing.assert_close(mine, attention @ own)
+    formed = resample_attention(attention, grid, other, align_renorm=align_renorm)
+    torch.testing.assert_close(carried, formed @ rival, rtol=1e-5, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, fields, replace
 from itertools import combinations
 from typing import Any
@@ -16,6 +17,8 @@ from rsovlib.backbones import ClipBackbone, DinoBackbone, load_dino
 from rsovlib.data.classes import parse_classes
 from rsovlib.errors import InputError
 from rsovlib.segmenters import SDCI, SDCIConfig, Segmentation, Segmenter
+from rsovlib.segmenters.caf import Branch, fused_scores, word_scores
+from rsovlib.segmenters.class_maps import probabilities
 from rsovlib.segmenters.images import enlarge, resize_pil_bicubic
 
 CLASSES = ["water, river", "forest", "bare soil"]
@@ -209,7 +212,7 @@ def test_without_total_variation_the_answer_is_the_weighted_geometric_mean(sdci,
     free = changed(sdci, beta=0.0, lambda_clip=0.7, lambda_dino=0.5)
     answer = free(picture, CLASSES)
     p_clip, p_dino = (
-        free._probabilities(torch.from_numpy(answer.stages[f"{b}_map"])).double() for b in ("clip", "dino")
+        probabilities(torch.from_numpy(answer.stages[f"{b}_map"]), free.config).double() for b in ("clip", "dino")
     )
     p_clip, p_dino = p_clip / p_clip.sum(dim=0), p_dino / p_dino.sum(dim=0)
     expected = ((0.7 * p_clip.log() + 0.5 * p_dino.log()) / 1.2).softmax(dim=0)
@@ -344,6 +347,7 @@ def test_equation_8_in_double_precision(sdci, lambda_1):
     generator = torch.Generator().manual_seed(5)
     own_grid, other_grid = (3, 4), (5, 2)
     scores = torch.rand(3, 12, 2, generator=generator, dtype=torch.float64)
+    rivals = torch.rand(2, 10, 2, generator=generator, dtype=torch.float64)  # what the other branch thinks is its own
     own, other = (torch.rand(n, n, generator=generator, dtype=torch.float64) for n in (12, 10))
 
     def weight(source: int, target: int, place: int, cell: int) -> float:
@@ -361,8 +365,10 @@ def test_equation_8_in_double_precision(sdci, lambda_1):
     for k in range(2):
         last[last[:, k] < 0.2 * last[:, k].max(), k] = 0
     expected = own.numpy() @ last + lambda_1 * carried @ other.numpy() @ carried.T @ last + scores[:2].numpy().mean(0)
-    got = changed(sdci, lambda_1=lambda_1)._smooth(scores, own, own_grid, other, other_grid)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+    config = replace(sdci.config, lambda_1=lambda_1)
+    branch, rival = Branch(scores, own, own_grid), Branch(rivals, other, other_grid)
+    np.testing.assert_allclose(fused_scores(branch, rival, config)[0], expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(fused_scores(rival, branch, config)[1], expected, rtol=0, atol=1e-6)
 
 
 def test_d15_renormalisation_matters_only_where_the_grids_differ(sdci, picture):
@@ -388,9 +394,10 @@ def test_d16_d17_all_texts_compete_and_the_classes_are_kept(sdci, picture):
             text = one.encode_text(prompts)
             assert text.shape == (rows, 24)
             torch.testing.assert_close(text.norm(dim=1), torch.ones(rows))
-            total = one._text_scores(features.clip_layers, text, 3).sum(dim=-1)
+            directions = one.directions(features)[0]
+            total = word_scores(directions, text, 3, one.config).sum(dim=-1)
             assert (bool(total.max() < 1 - 1e-4), torch.allclose(total, torch.ones(()))) == (rows > 3, rows == 3)
-            flat = replace(one, config=replace(one.config, logit_scale=0.0))._text_scores(features.clip_layers, text, 3)
+            flat = word_scores(directions, text, 3, replace(one.config, logit_scale=0.0))
             torch.testing.assert_close(flat, torch.full_like(flat, 1 / rows))
         both = changed(sdci, background="clouds").encode_text(prompts)
         torch.testing.assert_close(both[4], F.normalize(both[:3].mean(dim=0), dim=0))
@@ -401,12 +408,24 @@ def test_d16_scores_can_be_logits(sdci, picture):
     with torch.inference_mode():
         features = sdci.encode_image(picture)
         text = sdci.encode_text(parse_classes(CLASSES))
-        logits = changed(sdci, scores="logits")._text_scores(features.clip_layers, text, 3)
-        expected = 50 * (F.normalize(features.clip_layers, dim=-1) @ text.T)
+        directions = F.normalize(features.clip_layers, dim=-1)
+        logits = word_scores(directions, text, 3, replace(sdci.config, scores="logits"))
+        expected = 50 * (directions @ text.T)
         torch.testing.assert_close(logits, expected[..., :3])
-        torch.testing.assert_close(
-            sdci._text_scores(features.clip_layers, text, 3), expected.softmax(dim=-1)[..., :3], atol=1e-6, rtol=0
-        )
+        scores = word_scores(directions, text, 3, sdci.config)
+        torch.testing.assert_close(scores, expected.softmax(dim=-1)[..., :3], atol=1e-6, rtol=0)
+
+
+def test_directions_that_are_known_change_nothing(sdci, picture):
+    with torch.inference_mode():
+        features, text = sdci.encode_image(picture), sdci.encode_text(parse_classes(CLASSES))
+        directions = sdci.directions(features)
+        for own, given in zip(
+            sdci.score(features, text, 3), sdci.score(features, text, 3, directions=directions), strict=True
+        ):
+            torch.testing.assert_close(own, given, rtol=0, atol=0)
+    for unit in directions:
+        torch.testing.assert_close(unit.norm(dim=-1), torch.ones(unit.shape[:2]))
 
 
 def test_d32_words_may_be_merged_after_the_templates(sdci):
@@ -421,12 +440,12 @@ def test_d32_words_may_be_merged_after_the_templates(sdci):
 
 def test_d18_low_scores_of_the_last_layer_are_dropped(sdci):
     scores = torch.tensor([[[1.0, 0.5], [0.1, 0.2]], [[0.8, 0.1], [0.1, 0.5]]])  # (2 layers, 2 tokens, 2 classes)
-    alone = changed(sdci, caf=False)
-    eye = (torch.eye(2), (2, 1), torch.eye(1), (1, 1))
+    branches = Branch(scores, torch.eye(2), (2, 1)), Branch(torch.zeros(1, 1, 2), torch.eye(1), (1, 1))
+    alone = replace(sdci.config, caf=False)
     # 0.1 is below 0.2 x 0.8, and not below 0.2 x 0.5.
-    torch.testing.assert_close(alone._smooth(scores, *eye), torch.tensor([[1.8, 0.6], [0.1, 0.7]]))
-    off = changed(alone, score_threshold=0.0)
-    torch.testing.assert_close(off._smooth(scores, *eye), torch.tensor([[1.8, 0.6], [0.2, 0.7]]))
+    torch.testing.assert_close(fused_scores(*branches, alone)[0], torch.tensor([[1.8, 0.6], [0.1, 0.7]]))
+    off = replace(alone, score_threshold=0.0)
+    torch.testing.assert_close(fused_scores(*branches, off)[0], torch.tensor([[1.8, 0.6], [0.2, 0.7]]))
 
 
 def test_d20_the_graphs_features(sdci, picture, result):
@@ -501,13 +520,16 @@ def test_d26_from_maps_to_probabilities(sdci):
     low = torch.tensor([0.2, 0.4, 0.0]).view(3, 1, 1)
     high = torch.tensor([1.0, 0.9, 0.8]).view(3, 1, 1)
     negative = torch.tensor([0.2, -0.4, 0.1]).view(3, 1, 1)
-    as_is = sdci._probabilities
+
+    def as_is(maps: torch.Tensor, **changes: Any) -> torch.Tensor:
+        return probabilities(maps, replace(sdci.config, **changes))
+
     torch.testing.assert_close(as_is(low), torch.tensor([0.2, 0.4, 1e-6]).view(3, 1, 1))
     torch.testing.assert_close(as_is(high), high.softmax(dim=0))
     torch.testing.assert_close(as_is(negative), negative.softmax(dim=0))
-    torch.testing.assert_close(changed(sdci, softmax_above=3.0)._probabilities(high), high)
-    torch.testing.assert_close(changed(sdci, to_probability="softmax")._probabilities(low), low.softmax(dim=0))
-    divided = changed(sdci, to_probability="sum")._probabilities
+    torch.testing.assert_close(as_is(high, softmax_above=3.0), high)
+    torch.testing.assert_close(as_is(low, to_probability="softmax"), low.softmax(dim=0))
+    divided = functools.partial(as_is, to_probability="sum")
     torch.testing.assert_close(divided(negative), torch.tensor([2 / 3, 1e-6, 1 / 3]).view(3, 1, 1))
     # Scores above 1 keep their proportions.
     torch.testing.assert_close(divided(4 * high), high / high.sum())

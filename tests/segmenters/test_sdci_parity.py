@@ -21,6 +21,7 @@ from rsovlib.backbones import ClipBackbone, DinoBackbone, encode_classes, load_c
 from rsovlib.data.classes import parse_classes
 from rsovlib.kernels import cscp_energy, edge_weights
 from rsovlib.segmenters import SDCI, Segmentation
+from rsovlib.segmenters.class_maps import probabilities
 from rsovlib.segmenters.images import enlarge
 
 CLIP_GRID, DINO_GRID = (37, 37), (38, 38)
@@ -126,7 +127,8 @@ def test_labels_are_those_of_the_certified_minimiser(result, small):
 def test_the_solution_has_the_minimisers_energy(sdci, result, small):
     wx, wy = edge_weights(result.stages["superpixels"])
     inputs = [
-        sdci._probabilities(torch.from_numpy(result.stages[f"{branch}_map"])).numpy() for branch in ("clip", "dino")
+        probabilities(torch.from_numpy(result.stages[f"{branch}_map"]), sdci.config).numpy()
+        for branch in ("clip", "dino")
     ]
     energy = cscp_energy(result.probabilities, *inputs, wx, wy)
     # The official program's maps differ from ours by up to 1e-5, and so do the two problems.
