@@ -1,15 +1,16 @@
 """One geometric transform for the optical image, the radar and the labels of a sample; colour jitter for optical alone.
 
-The release of MM-OVSeg scales, crops and mirrors the optical image and its labels, and hands the radar over as it lies
-in the file: cut or padded at its right and lower edge to the network's size.  ``sar_geometry="released"`` imitates
-that.
+There are two: a square is cut out and resized (the embedded networks), or the image is resized to a short side and a
+square is cut out (:meth:`SampleRule.papers`).  The release of MM-OVSeg scales, crops and mirrors the optical image and
+its labels, and hands the radar over as it lies in the file: cut or padded at its right and lower edge to the network's
+size.  ``sar_geometry="released"`` imitates that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -77,6 +78,72 @@ def draw_geometry(
     crop = min(int(rng.choice(np.asarray(crops))), *shape)
     top, left = (int(rng.integers(length - crop + 1)) for length in shape)
     return Geometry(top, left, crop, side, flips and bool(rng.random() < 0.5))
+
+
+@dataclass(frozen=True)
+class ShortSideGeometry:
+    """What happens to every layer of a sample under the papers' rule: resized, cut, and perhaps mirrored.
+
+    Attributes:
+        height, width: of the resized image, in pixels.
+        top, left: of the square in it.
+        side: of the square; where the resized image is smaller, the results are too, and are padded later.
+        flip: mirrored left to right.
+    """
+
+    height: int
+    width: int
+    top: int
+    left: int
+    side: int
+    flip: bool = False
+
+    def picture(self, values: NDArray[np.uint8]) -> torch.Tensor:
+        """(H, W, C) uint8 -> (C, h, w) in [0, 1], h and w at most the side; bilinear."""
+        whole = torch.from_numpy(np.ascontiguousarray(values)).movedim(-1, 0).float() / 255
+        if whole.shape[-2:] != (self.height, self.width):
+            size = (self.height, self.width)
+            whole = F.interpolate(whole[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
+        return self._cut(whole).contiguous()
+
+    def labels(self, values: NDArray[np.uint8]) -> torch.Tensor:
+        """(H, W) uint8 -> (h, w) int64, nearest."""
+        whole = torch.from_numpy(np.ascontiguousarray(values)).long()
+        rows, columns = (
+            ((torch.arange(new) + 0.5) * old / new).long()
+            for new, old in zip((self.height, self.width), values.shape, strict=True)
+        )
+        return self._cut(whole[rows][:, columns]).contiguous()
+
+    def _cut(self, layer: torch.Tensor) -> torch.Tensor:
+        square = layer[..., self.top : self.top + self.side, self.left : self.left + self.side]
+        return square.flip(-1) if self.flip else square
+
+
+def draw_short_side(
+    rng: np.random.Generator, shape: tuple[int, int], side: int, short_side: int, *, flips: bool = True
+) -> ShortSideGeometry:
+    """A random square of an image that is resized first, as detectron2 does in the papers' programs.
+
+    Args:
+        rng: source of the draw.
+        shape: (H, W) of the image.
+        side: of the square.
+        short_side: the image's shorter side after resizing; the ratio is kept.
+        flips: mirror half of them.
+    """
+    scale = short_side / min(shape)
+    height, width = (int(length * scale + 0.5) for length in shape)
+    top, left = (int(rng.integers(max(0, length - side) + 1)) for length in (height, width))
+    return ShortSideGeometry(height, width, top, left, side, flips and bool(rng.random() < 0.5))
+
+
+def padded(layer: torch.Tensor, side: int, value: float) -> torch.Tensor:
+    """A layer (..., h, w) filled up to the right and below to (..., side, side)."""
+    height, width = layer.shape[-2:]
+    if (height, width) == (side, side):
+        return layer
+    return F.pad(layer, (0, side - width, 0, side - height), value=value)
 
 
 def released_sar(values: NDArray[np.uint8], side: int) -> torch.Tensor:
@@ -150,6 +217,8 @@ class SampleRule:
         clear: share of the samples without clouds.
         without_sar: share of the samples whose radar is marked missing, so that the network can do without it.
         sar_geometry: "shared" (radar goes through the optical image's geometry) or "released" (it doesn't).
+        short_side: resize the image to this shorter side before the square of ``side`` pixels is cut out, and fill up
+            with grey (and 255 for labels) where it is smaller; ``crops`` has then no meaning. None: cut, then resize.
     """
 
     side: int = 128
@@ -160,12 +229,33 @@ class SampleRule:
     clear: float = 0.0
     without_sar: float = 0.0
     sar_geometry: SarGeometry = "shared"
+    short_side: int | None = None
+
+    @classmethod
+    def papers(cls, side: int = 384, **changes: Any) -> Self:
+        """The rule of MM-OVSeg, GSNet and CAT-Seg: shortest side to 384, a random crop of 384, SSD's jitter, a flip.
+
+        Clouds are the dataset's own, so none are drawn.
+
+        Args:
+            side: of the network's images.
+            **changes: other attributes.
+        """
+        return cls(**{"side": side, "crops": (side,), "cover": None, "short_side": side, **changes})
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, int]) -> Geometry | ShortSideGeometry:
+        """What is done to an image of (H, W) pixels this time."""
+        if self.short_side is None:
+            return draw_geometry(rng, shape, self.side, self.crops, flips=self.flips)
+        return draw_short_side(rng, shape, self.side, self.short_side, flips=self.flips)
 
     def __post_init__(self) -> None:
         if self.sar_geometry not in get_args(SarGeometry):
             raise unknown_name("geometry of the radar", self.sar_geometry, get_args(SarGeometry))
         if self.side < 8 or not self.crops or min(self.crops) < 8:
             raise InputError(f"Samples need a side and crops of at least 8 pixels, not {self.side} and {self.crops}.")
+        if self.short_side is not None and self.short_side < 8:
+            raise InputError(f"A short side must have at least 8 pixels, not {self.short_side}.")
 
 
 @dataclass
@@ -206,19 +296,36 @@ def draw_batch(rng: np.random.Generator, pool: PairPool, count: int, rule: Sampl
         count: B.
         rule: how.
     """
-    chosen = rng.integers(len(pool.pairs), size=count)
+    chosen = rng.integers(len(pool.pairs), size=count)  # the generator decides, so that any process may read
     samples = [draw_sample(rng, pool.pairs[index], rule, pool.clouds) for index in chosen.tolist()]
     optical, sar, valid, labels = (torch.stack(layer) for layer in zip(*samples, strict=True))
     return FusionBatch(optical, sar, valid, labels, pool.classes)
 
 
-def draw_from(pools: Sequence[PairPool], count: int, rule: SampleRule) -> Callable[[np.random.Generator], FusionBatch]:
-    """A function that draws the batch of a step from one of several pools, each as likely; as the loop wants it."""
+@dataclass(frozen=True)
+class DrawFrom:
+    """Draws the batch of a step from one of several pools, each as likely; as the loop wants it.
 
-    def draw(rng: np.random.Generator) -> FusionBatch:
-        return draw_batch(rng, pools[int(rng.integers(len(pools)))], count, rule)
+    A class and no closure, so that it can be sent to the processes of several devices.
 
-    return draw
+    Attributes:
+        pools: where from.
+        count: B.
+        rule: how.
+    """
+
+    pools: Sequence[PairPool]
+    count: int
+    rule: SampleRule
+
+    def __call__(self, rng: np.random.Generator) -> FusionBatch:
+        """The batch that a generator stands for."""
+        return draw_batch(rng, self.pools[int(rng.integers(len(self.pools)))], self.count, self.rule)
+
+
+def draw_from(pools: Sequence[PairPool], count: int, rule: SampleRule) -> DrawFrom:
+    """See :class:`DrawFrom`."""
+    return DrawFrom(tuple(pools), count, rule)
 
 
 def draw_sample(
@@ -226,15 +333,18 @@ def draw_sample(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """One sample: optical (3, S, S), radar (3, S, S), its availability (1, S, S), labels (S, S) or (0, 0)."""
     height, width = pair.optical.shape[:2]
-    geometry = draw_geometry(rng, (height, width), rule.side, rule.crops, flips=rule.flips)
+    geometry = rule.draw(rng, (height, width))
     optical = _clouded(rng, geometry.picture(pair.optical), rule, clouds)
     if rule.jitter:
         optical = colour_jitter(rng, optical)
     sar = geometry.picture(pair.sar) if rule.sar_geometry == "shared" else released_sar(pair.sar, rule.side)
     missing = rng.random() < rule.without_sar
     valid = torch.full((1, rule.side, rule.side), float(not missing))
-    labels = torch.full((0, 0), IGNORE) if pair.labels is None else geometry.labels(pair.labels)
-    return optical, sar * valid, valid, labels
+    labels = torch.full((0, 0), IGNORE)
+    if pair.labels is not None:
+        labels = padded(geometry.labels(pair.labels), rule.side, IGNORE)
+    grey = _PADDING / 255
+    return padded(optical, rule.side, grey), padded(sar, rule.side, grey) * valid, valid, labels
 
 
 def _clouded(rng: np.random.Generator, optical: torch.Tensor, rule: SampleRule, clouds: str | None) -> torch.Tensor:

@@ -15,6 +15,8 @@ from rsovlib.fusion.augment import (
     draw_from,
     draw_geometry,
     draw_sample,
+    draw_short_side,
+    padded,
     released_sar,
 )
 from rsovlib.fusion.pairs import Pair, PairPool
@@ -73,6 +75,55 @@ def test_flips_and_places_are_drawn_evenly() -> None:
     assert {one.crop for one in drawn} == {16, 20}  # never larger than the image
     assert all(one.top + one.crop <= 20 and one.left + one.crop <= 30 for one in drawn)
     assert {one.top for one in drawn if one.crop == 16} == set(range(5))
+
+
+# ---- the papers' rule ---------------------------------------------------------------------------------------------
+
+
+def test_the_papers_rule_resizes_the_short_side_and_cuts_along_the_long_one() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_short_side(rng, (20, 35), 24, 24) for _ in range(300)]
+    assert {(one.height, one.width, one.top) for one in drawn} == {(24, 42, 0)}
+    assert {one.left for one in drawn} == set(range(42 - 24 + 1))
+    assert 100 < sum(one.flip for one in drawn) < 200
+    assert SampleRule.papers().side == SampleRule.papers().short_side == 384
+    with pytest.raises(InputError, match="short side"):
+        SampleRule(short_side=4)
+
+
+def test_the_papers_rule_keeps_all_layers_together(pair: Pair) -> None:
+    # 37 x 45 is resized to 74 x 90: each pixel becomes four, so that only the borders of fields are mixed.
+    assert agreement(pair, SampleRule.papers(74, jitter=False)) > 0.8
+    assert agreement(pair, SampleRule.papers(37, jitter=False)) == 1.0
+    optical, sar, _, _ = draw_sample(np.random.default_rng(0), pair, SampleRule.papers(50, jitter=False))
+    torch.testing.assert_close(optical, sar)
+
+
+def test_the_whole_of_a_square_image_is_seen() -> None:
+    """A square image is resized and mirrored, and nothing is cut off: no draw loses a corner."""
+    labels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    square = Pair("square", labels[..., None].repeat(3, axis=2), labels[..., None].repeat(3, axis=2), labels)
+    for seed in range(6):
+        _, _, _, seen = draw_sample(np.random.default_rng(seed), square, SampleRule.papers(16, jitter=False))
+        assert set(seen.unique().tolist()) == set(range(64))
+        columns = seen[::2, ::2]
+        expected = torch.from_numpy(labels).long()
+        assert torch.equal(columns, expected) or torch.equal(columns.flip(1), expected)
+
+
+def test_what_is_too_small_is_filled_up_after_colours_and_flips(pair: Pair) -> None:
+    rule = SampleRule.papers(40, short_side=16, without_sar=0.0)
+    for seed in range(8):
+        optical, sar, valid, labels = draw_sample(np.random.default_rng(seed), pair, rule)
+        assert optical.shape == sar.shape == (3, 40, 40)
+        assert (labels[16:] == 255).all()
+        assert (labels[:, 19:] == 255).all()  # 45 columns of 37 rows become 19 of 16
+        assert (labels[:16, :19] < 5).all()
+        for layer in (optical, sar):
+            assert torch.allclose(layer[:, 16:], torch.tensor(128 / 255))
+            assert torch.allclose(layer[:, :16, 19:], torch.tensor(128 / 255))
+        assert valid.all()
+    assert torch.equal(padded(torch.ones(1, 3, 3), 3, 0.5), torch.ones(1, 3, 3))
 
 
 def test_labels_are_never_mixed() -> None:
