@@ -108,7 +108,7 @@ def test_small_shares_are_not_printed_as_nothing():
 
 
 def texts_of(figure: plots.Picture) -> list[str]:
-    legends = [axes.get_legend() for axes in figure.axes]
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
     return [text.get_text() for legend in legends if legend for text in legend.get_texts()]
 
 
@@ -171,10 +171,11 @@ def test_stages_of_every_kind_are_drawn(labels: np.ndarray):
     }
     figure = plots.plot_stages(stages, CLASSES)
     assert titles_of(figure) == [
-        *("scores: water", "forest", "buildings"),
-        *("clip diffused: water", "forest", "buildings"),
+        *("water", "forest", "buildings"),
+        *("water", "forest", "buildings"),
         *("superpixels: 6 regions", "labels", "confidence"),
     ]
+    assert [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()] == ["scores", "clip diffused"]
     np.testing.assert_allclose(figure.axes[1].images[0].get_array(), stages["scores"].numpy()[:, 1].reshape(7, 7))
     # The maps of one stage share their scale, over all classes.
     limits = {axes.images[0].get_clim() for axes in figure.axes[:3]}
@@ -228,9 +229,8 @@ def test_the_layers_of_a_scene_are_drawn_with_units_metres_and_a_legend():
     assert maps["near infrared"].get_extent() == [0, 74, 62, 0]
     units = [axes.get_ylabel() for axes in figure.axes]
     assert units.count("backscatter (dB)") == 2
-    assert units.count("metres") == 1
-    legend = next(axes.get_legend() for axes in figure.axes if axes.get_legend())
-    assert [text.get_text().split("  ")[0] for text in legend.get_texts()] == ["water", "forest", "buildings"]
+    assert units.count("height (m)") == 1
+    assert texts_of(figure) == ["water", "forest", "buildings"]
     assert tuple(maps["classes"].get_array()[0, 0]) == tuple(plots.class_colours(CLASSES)[0])
     assert figure._repr_png_().startswith(b"\x89PNG")
 

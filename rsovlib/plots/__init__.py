@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rsovlib.plots.scenes import Layered, plot_clouds, plot_scene_layers
     from rsovlib.plots.segmentations import Segmented, plot_segmentation, save_overlay
     from rsovlib.plots.stages import plot_stages
+    from rsovlib.plots.tables import page_table
 
 _HOME = {
     "colours": ("LAND_COVER", "OKABE_ITO", "class_colours"),
@@ -30,6 +31,7 @@ _HOME = {
     "scenes": ("Layered", "plot_clouds", "plot_scene_layers"),
     "segmentations": ("Segmented", "plot_segmentation", "save_overlay"),
     "stages": ("plot_stages",),
+    "tables": ("page_table",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -46,6 +48,7 @@ __all__ = [
     "mean_colours",
     "outlined",
     "overlay",
+    "page_table",
     "plot_charts",
     "plot_clouds",
     "plot_panels",

@@ -22,6 +22,7 @@ LAND_COVER = {
     "#D55E00": "building roof rooftop house built built-up city urban settlement",
     "#8A8A8A": "road street pavement paved asphalt highway impervious",
     "#E5CBA0": "bare barren soil sand desert ground land beach",
+    "#5C4A00": "orchard vineyard plantation",
     "#A03070": "car vehicle truck",
     "#56B4E9": "swimming pool ship boat harbor harbour",
     "#D8F3FF": "snow ice glacier",

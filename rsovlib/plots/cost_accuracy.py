@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from rsovlib.plots.page import LABEL, PAGE_WIDTH, TICK, TITLE, legend_columns
 from rsovlib.plots.picture import Picture
 
 if TYPE_CHECKING:
@@ -52,21 +53,24 @@ def plot_cost_accuracy(panels: Mapping[str, Mapping[str, Mark]], *, order: Seque
         title: above all.
     """
     numbers = {name: number for number, name in enumerate(order, start=1)}
-    figure = Picture(figsize=(4.3 * len(panels) + 2.2, 4.8), layout="constrained")
+    figure = Picture(figsize=(PAGE_WIDTH, 5.2), layout="constrained")
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axes, (label, marks) in zip(grid, panels.items(), strict=True):
         _draw(axes, marks)
-        axes.set_xlabel(label)
-    grid[0].set_ylabel("mIoU (percent), bars: 95 %")
+        axes.set_xlabel(label, fontsize=LABEL)
+    grid[0].set_ylabel("mIoU (percent), bars: 95 %", fontsize=LABEL)
     handles = [Line2D([], [], linestyle="none", label=f"{number}  {name}") for name, number in numbers.items()]
     handles += [
-        Line2D([], [], marker="o", color=_FRONT, linestyle=":", label="nothing is cheaper and better"),
-        Line2D([], [], marker="o", color=_OTHER, linestyle="none", label="another one is"),
-        Line2D([], [], marker="s", color="0.4", linestyle="none", label="a part is a stand-in"),
+        Line2D([], [], marker="o", color=_FRONT, linestyle=":", label="front: beaten by none"),
+        Line2D([], [], marker="o", color=_OTHER, linestyle="none", label="behind it"),
+        Line2D([], [], marker="s", color="0.4", linestyle="none", label="square: has a stand-in"),
     ]
-    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9, handlelength=1.6)
+    columns = legend_columns([str(handle.get_label()) for handle in handles])
+    figure.legend(
+        handles=handles, loc="outside lower center", frameon=False, fontsize=TICK, handlelength=1.6, ncols=columns
+    )
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE)
     figure.draw_without_rendering()  # so that it is known where the marks will lie
     for axes, marks in zip(grid, panels.values(), strict=True):
         _number(axes, marks, numbers)
@@ -85,6 +89,7 @@ def _draw(axes: Axes, marks: Mapping[str, Mark]) -> None:
         axes.step(costs, values, where="post", color=_FRONT, linewidth=0.9, linestyle=":", zorder=2)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.tick_params(labelsize=TICK)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.12)
@@ -109,7 +114,7 @@ def _number(axes: Axes, marks: Mapping[str, Mark], numbers: Mapping[str, int]) -
             textcoords="offset points",
             ha="center",
             va="center_baseline",
-            fontsize=8,
+            fontsize=TICK,
             arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "0.5", "shrinkA": 0, "shrinkB": 2}
             if np.hypot(*shift) > 12
             else None,

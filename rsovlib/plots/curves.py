@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from rsovlib.errors import InputError
 from rsovlib.plots.colours import OKABE_ITO
+from rsovlib.plots.page import LABEL, PAGE_WIDTH, TICK, TITLE
 from rsovlib.plots.picture import Picture
 
 if TYPE_CHECKING:
@@ -55,20 +57,25 @@ def _round_ticks(axes: Axes) -> None:
 
 
 def plot_charts(charts: Sequence[Chart], width: float = 4.8, height: float = 3.3) -> Picture:
-    """Charts side by side, each with its own legend.
+    """Charts side by side, each with its own legend; more than three go into two rows.
 
     Args:
         charts: what to draw.
-        width: of one chart in inches.
-        height: likewise.
+        width: largest width of one chart in inches; all together are never wider than a page.
+        height: of one chart in inches.
 
     Raises:
         InputError: there is nothing to draw.
     """
     if not charts or not all(chart.curves for chart in charts):
         raise InputError("A chart needs at least one curve.")
-    figure = Picture(figsize=(width * len(charts), height), layout="constrained")
-    for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
+    rows = 1 if len(charts) <= 3 else 2
+    columns = math.ceil(len(charts) / rows)
+    figure = Picture(figsize=(min(width * columns, PAGE_WIDTH), height * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(charts) :]:
+        axes.set_axis_off()
+    for axes, chart in zip(grid, charts, strict=False):
         for index, (name, (x, y)) in enumerate(chart.curves.items()):
             axes.plot(
                 x,
@@ -81,8 +88,10 @@ def plot_charts(charts: Sequence[Chart], width: float = 4.8, height: float = 3.3
             )
         for index, (name, level) in enumerate(chart.levels.items()):
             axes.axhline(level, color="0.45", linewidth=1, linestyle=_LINES[(index + 1) % len(_LINES)], label=name)
-        axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
-        axes.set_title(chart.title, fontsize=10)
+        axes.set_xlabel(chart.x_label, fontsize=LABEL)
+        axes.set_ylabel(chart.y_label, fontsize=LABEL)
+        axes.tick_params(labelsize=TICK)
+        axes.set_title(chart.title, fontsize=TITLE)
         if chart.log_x:
             axes.set_xscale("log")
             _round_ticks(axes)
@@ -91,5 +100,6 @@ def plot_charts(charts: Sequence[Chart], width: float = 4.8, height: float = 3.3
         axes.spines[["top", "right"]].set_visible(False)
         if chart.y_range is not None:
             axes.set_ylim(*chart.y_range)
-        axes.legend(fontsize=8, framealpha=0.85, edgecolor="none")
+        if len(chart.curves) + len(chart.levels) > 1:  # a single curve is named by its axis
+            axes.legend(fontsize=TICK, framealpha=0.85, edgecolor="none")
     return figure

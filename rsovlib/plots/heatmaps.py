@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.patches import Patch, Rectangle
 
+from rsovlib.plots.page import LABEL, PAGE_WIDTH, TICK, TITLE
 from rsovlib.plots.picture import Picture
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def plot_heat_maps(maps: Sequence[HeatMap], *, label: str, title: str = "", colu
         columns: of the figure.
     """
     rows = -(-len(maps) // columns)
-    figure = Picture(figsize=(3.9 * columns, 3.1 * rows + 0.9), layout="constrained")
+    figure = Picture(figsize=(PAGE_WIDTH, 2.7 * rows + 0.9), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     largest = max(1e-9, *(float(np.abs(one.value).max()) for one in maps))
     image: AxesImage | None = None
@@ -66,14 +67,16 @@ def plot_heat_maps(maps: Sequence[HeatMap], *, label: str, title: str = "", colu
     for axes in grid.flat[len(maps) :]:
         axes.set_axis_off()
     if image is not None:
-        figure.colorbar(image, ax=grid, label=label, shrink=0.8)
+        bar = figure.colorbar(image, ax=grid, shrink=0.8, fraction=0.05, pad=0.02)
+        bar.set_label(label, fontsize=LABEL)
+        bar.ax.tick_params(labelsize=TICK)
     legend = [
         Patch(facecolor="white", edgecolor="0.45", hatch="///", label="95 % interval holds 0"),
         Patch(facecolor="white", edgecolor="black", linewidth=2.5, label="default"),
     ]
-    figure.legend(handles=legend, loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(handles=legend, loc="outside lower center", ncols=2, frameon=False, fontsize=LABEL)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE)
     return figure
 
 
@@ -82,8 +85,9 @@ def _draw(axes: Axes, one: HeatMap, largest: float) -> AxesImage:
     image = axes.imshow(one.value, cmap=_COLOURS, vmin=-largest, vmax=largest, origin="lower", aspect="auto")
     axes.set_xticks(range(len(one.x)), one.x)
     axes.set_yticks(range(len(one.y)), one.y)
-    axes.set_xlabel(one.across)
-    axes.set_ylabel(one.up)
+    axes.set_xlabel(one.across, fontsize=LABEL)
+    axes.set_ylabel(one.up, fontsize=LABEL)
+    axes.tick_params(labelsize=TICK)
     for (row, column), unsure in np.ndenumerate(one.unsure):
         corner = column - 0.5, row - 0.5
         default = (row, column) == one.default
@@ -99,7 +103,7 @@ def _draw(axes: Axes, one: HeatMap, largest: float) -> AxesImage:
             "0" if default else f"{value:+.1f}\n±{half:.1f}",
             ha="center",
             va="center",
-            fontsize=8,
+            fontsize=TICK,
             zorder=5,
             color="black",
             # The hatching must not run through the digits.

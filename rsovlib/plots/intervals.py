@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.lines import Line2D
 
+from rsovlib.plots.page import PAGE_WIDTH
 from rsovlib.plots.picture import Picture
 
 # Blue and vermilion of Okabe and Ito, and a marker each, so that nothing hangs on the colour.
@@ -36,7 +37,7 @@ def plot_intervals(
         notes_title: above them.
         linear: everywhere, where effects are of one size.
     """
-    figure = Picture(figsize=(9.5, max(4.0, 0.34 * len(order) + 1.4)), layout="constrained")
+    figure = Picture(figsize=(PAGE_WIDTH, 0.17 * max(2, len(series)) * len(order) + 1.5), layout="constrained")
     axes = figure.subplots()
     positions = {row: float(-index) for index, row in enumerate(order)}
     shifts = np.linspace(0.17, -0.17, len(series)) if len(series) > 1 else np.zeros(1)

@@ -30,7 +30,7 @@ def plot_pairs(
         axis: what both measure, with its unit.
         logarithmic: for numbers of very different size; all must be above 0 then.
         title: over the picture.
-        width: of the picture in inches.
+        width: of the picture in inches, no wider than a page.
 
     Raises:
         InputError: nothing to show, or a number that a logarithmic axis can't.

@@ -13,11 +13,13 @@ from matplotlib.patches import Patch
 from rsovlib.errors import InputError
 from rsovlib.plots.colours import class_colours
 from rsovlib.plots.legend import class_patches
+from rsovlib.plots.page import LABEL, PAGE_WIDTH, TICK, TITLE, legend_columns
 from rsovlib.plots.painting import overlay
 from rsovlib.plots.picture import Picture, drawable, shrunk
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 Extent = tuple[float, float, float, float]
 
@@ -56,10 +58,13 @@ def plot_panels(
     sides: tuple[int, int] | None = None,
     gsd: float | None = None,
     columns: int = 4,
-    cell: float = 2.7,
+    cell: float = 3.0,
     title: str = "",
 ) -> Picture:
     """Panels of one place, in rows, with a legend of the classes where there are class maps.
+
+    Maps with the same unit, limits and colours share one colour bar where they fill a row, or are all that there is.
+    The legend names the classes that are seen in a panel; it stands in an empty place of the grid or below it.
 
     Args:
         panels: what to draw, row by row.
@@ -67,7 +72,7 @@ def plot_panels(
         sides: height and width in pixels of the place; of the first panel's values by default.
         gsd: metres a pixel; without it the axes are in pixels.
         columns: panels in a row.
-        cell: width of a panel in inches.
+        cell: largest width of a panel in inches; the whole is never wider than a page.
         title: over all.
 
     Returns:
@@ -83,30 +88,40 @@ def plot_panels(
     extent: Extent = (0.0, width * unit_of_length, height * unit_of_length, 0.0)
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    with_legend = len(classes) > 0 and any(_is_class_map(panel.values) for panel in panels)
-    with_bars = any(panel.values.ndim == 2 and not _is_class_map(panel.values) for panel in panels)
-    tall = (0.7 if with_bars else 0.86) * cell * height / width
+    cell = min(cell, (PAGE_WIDTH - 0.8) / columns)
+    colours = class_colours(list(classes))
+    handles = _legend(panels, classes, colours)
+    spare = rows * columns - len(panels)
+    inside = spare > 0 and len(handles) * 0.22 <= cell * height / width  # the legend fits into an empty place
+    below = -(-len(handles) // _columns_of(handles)) if handles and not inside else 0
+    lines = max(panel.title.count("\n") for panel in panels) + 1
     figure = Picture(
-        figsize=(cell * columns + 1.5 * with_legend, rows * (tall + 0.8) + 0.2 + 0.35 * bool(title)),
-        layout="constrained",
+        figsize=(
+            cell * columns + 0.8,
+            rows * (cell * height / width + 0.2 * lines + 0.15) + 0.5 + 0.25 * below + 0.3 * bool(title),
+        ),
+        layout="compressed",
     )
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes in grid.ravel()[len(panels) :]:
         axes.set_axis_off()
-    colours = class_colours(list(classes))
-    for axes, panel in zip(grid.ravel(), panels, strict=False):
-        _draw(figure, axes, panel, colours, extent, unit_of_length)
+    shown = [
+        _draw(axes, panel, colours, extent, unit_of_length) for axes, panel in zip(grid.ravel(), panels, strict=False)
+    ]
+    _draw_bars(figure, grid, panels, shown)
     for row in range(rows):
-        grid[row, 0].set_ylabel("pixels" if gsd is None else "metres", fontsize=8)
-    for axes in grid[-1]:
-        axes.set_xlabel("pixels" if gsd is None else "metres", fontsize=8)
-    if with_legend:
-        handles = class_patches(classes, colours)
-        if any(_is_class_map(panel.values) and _has_others(panel.values, len(classes)) for panel in panels):
-            handles.append(Patch(facecolor="white", edgecolor="0.4", linewidth=0.5, label="none of these"))
-        figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
+        grid[row, 0].set_ylabel("pixels" if gsd is None else "metres", fontsize=LABEL)
+    for column in range(columns):  # the lowest panel of every column, also where the last row isn't full
+        lowest = grid[rows - 1 if (rows - 1) * columns + column < len(panels) else rows - 2, column]
+        lowest.set_xlabel("pixels" if gsd is None else "metres", fontsize=LABEL)
+        lowest.tick_params(labelbottom=True)
+    looks: dict[str, Any] = {"handles": handles, "frameon": False, "fontsize": LABEL}
+    if handles and inside:
+        grid.ravel()[len(panels)].legend(loc="center left", borderaxespad=0, **looks)
+    elif handles:
+        figure.legend(loc="outside lower center", ncols=_columns_of(handles), **looks)
     if title:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(title, fontsize=TITLE)
     return figure
 
 
@@ -154,14 +169,58 @@ def _is_class_map(values: np.ndarray) -> bool:
     return values.ndim == 2 and values.dtype.kind in "iu"
 
 
-def _has_others(labels: np.ndarray, classes: int) -> bool:
-    return bool(((labels < 0) | (labels >= classes)).any())
+def _legend(panels: Sequence[Panel], classes: Sequence[str], colours: np.ndarray) -> list[Patch]:
+    """An entry for every class that is seen, and one for what is none of them."""
+    maps = [panel.values for panel in panels if _is_class_map(panel.values)]
+    seen = {int(label) for labels in maps for label in np.unique(labels)}
+    handles = [
+        patch for label, patch in enumerate(class_patches(classes, colours)) if label in seen and len(classes) > 0
+    ]
+    if handles and any(not 0 <= label < len(classes) for label in seen):
+        handles.append(Patch(facecolor="white", edgecolor="0.4", linewidth=0.5, label="none of these"))
+    return handles
 
 
-def _draw(figure: Any, axes: Axes, panel: Panel, colours: np.ndarray, extent: Extent, scale: float) -> None:
+def _columns_of(handles: Sequence[Patch]) -> int:
+    return legend_columns([str(handle.get_label()) for handle in handles])
+
+
+def _draw_bars(figure: Any, grid: np.ndarray, panels: Sequence[Panel], shown: Sequence[AxesImage | None]) -> None:
+    """Colour bars: one for a row of like maps, or for like maps that are all there are; else one a map."""
+    keys = [
+        (panel.unit, panel.limits, panel.colour_map) if image is not None else None
+        for panel, image in zip(panels, shown, strict=True)
+    ]
+    columns = grid.shape[1]
+    maps = [index for index, key in enumerate(keys) if key]
+    rows_of_maps = {index // columns for index in maps}
+    if len({keys[index] for index in maps}) == 1 and panels[maps[0]].limits and len(rows_of_maps) > 1:
+        _bar(figure, shown[maps[0]], panels[maps[0]].unit, list(grid.ravel()))
+        return
+    for row in range(grid.shape[0]):
+        places = range(row * columns, min((row + 1) * columns, len(panels)))
+        found = [index for index in places if keys[index]]
+        alike = len({keys[index] for index in found}) == 1 and panels[found[0]].limits is not None
+        if alike and len(found) > 1:
+            _bar(figure, shown[found[0]], panels[found[0]].unit, list(grid[row]))
+            continue
+        for index in found:
+            _bar(figure, shown[index], panels[index].unit, [grid.ravel()[index]])
+
+
+def _bar(figure: Any, image: AxesImage | None, unit: str, beside: Sequence[Axes]) -> None:
+    bar = figure.colorbar(image, ax=list(beside), fraction=0.046, pad=0.02, aspect=25)
+    bar.ax.tick_params(labelsize=TICK)
+    bar.set_label(unit, fontsize=LABEL)
+
+
+def _draw(axes: Axes, panel: Panel, colours: np.ndarray, extent: Extent, scale: float) -> AxesImage | None:
+    """One panel; its image where it needs a colour bar."""
     values = np.asarray(panel.values)
-    axes.set_title(panel.title, fontsize=9)
-    axes.tick_params(labelsize=7)
+    axes.set_title(panel.title, fontsize=TITLE)
+    axes.tick_params(labelsize=TICK)
+    axes.locator_params(nbins=4)
+    with_bar: AxesImage | None = None
     if values.ndim == 3 and values.shape[2] == 3 and values.dtype == np.uint8:
         axes.imshow(drawable(values), extent=extent, interpolation="nearest")
     elif _is_class_map(values):
@@ -169,7 +228,7 @@ def _draw(figure: Any, axes: Axes, panel: Panel, colours: np.ndarray, extent: Ex
         axes.imshow(drawable(painted), extent=extent, interpolation="nearest")
     elif values.ndim == 2 and values.dtype.kind in "fb":
         low, high = panel.limits or (None, None)
-        shown = axes.imshow(
+        with_bar = axes.imshow(
             shrunk(values).astype(float),
             extent=extent,
             cmap=panel.colour_map,
@@ -177,9 +236,6 @@ def _draw(figure: Any, axes: Axes, panel: Panel, colours: np.ndarray, extent: Ex
             vmax=high,
             interpolation="nearest",
         )
-        bar = figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03)
-        bar.ax.tick_params(labelsize=7)
-        bar.set_label(panel.unit, fontsize=8)
     else:
         raise InputError(
             f"The panel {panel.title!r} is {values.shape} {values.dtype}; give (H, W, 3) uint8, or (H, W) numbers."
@@ -194,3 +250,4 @@ def _draw(figure: Any, axes: Axes, panel: Panel, colours: np.ndarray, extent: Ex
     for row, column in panel.marks:
         axes.plot((column + 0.5) * scale, (row + 0.5) * scale, **_MARK)  # type: ignore[arg-type]
     axes.set(xlim=extent[:2], ylim=extent[2:])
+    return with_bar

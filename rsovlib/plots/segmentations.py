@@ -10,7 +10,8 @@ import numpy as np
 
 from rsovlib.files import write_beside
 from rsovlib.plots.colours import class_colours
-from rsovlib.plots.legend import legend
+from rsovlib.plots.legend import class_patches, legend
+from rsovlib.plots.page import LABEL, PAGE_WIDTH, TITLE, legend_columns
 from rsovlib.plots.painting import class_shares, overlay
 from rsovlib.plots.picture import Picture, drawable, show_map
 
@@ -98,15 +99,22 @@ def plot_segmentation(
     if image is not None:
         panels = {"image": np.asarray(image), **panels, "overlay": overlay(image, labels, colours, opacity)}
     height, width = labels.shape
-    panel_width = min(4.2, 4.2 * width / height)
+    panel_width = min(4.2, 4.2 * width / height, (PAGE_WIDTH - 0.2) / len(panels))
+    handles = class_patches(classes, colours, class_shares(labels, len(classes)))
+    columns = legend_columns([str(handle.get_label()) for handle in handles], panel_width * len(panels))
+    legend_height = 0.25 * -(-len(handles) // columns)
     figure = Picture(
-        figsize=(panel_width * len(panels) + 2.2, panel_width * height / width + 0.6), layout="constrained"
+        figsize=(
+            panel_width * len(panels) + 0.2,
+            panel_width * height / width + 0.4 + 0.3 * bool(title) + legend_height,
+        ),
+        layout="compressed",
     )
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (name, panel) in zip(all_axes, panels.items(), strict=True):
         show_map(axes, drawable(panel))
-        axes.set_title(name, fontsize=11)
+        axes.set_title(name, fontsize=TITLE)
     if title:
         figure.suptitle(title)
-    legend(all_axes[-1], classes, colours, class_shares(labels, len(classes)))
+    figure.legend(handles=handles, loc="outside lower center", frameon=False, fontsize=LABEL, ncols=columns)
     return figure

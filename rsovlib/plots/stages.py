@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +14,15 @@ from matplotlib.colors import ListedColormap
 from rsovlib.errors import InputError
 from rsovlib.plots.colours import class_colours
 from rsovlib.plots.legend import display_name
+from rsovlib.plots.page import LABEL, PAGE_WIDTH, TICK, TITLE
 from rsovlib.plots.painting import overlay
 from rsovlib.plots.picture import Picture, drawable, show_map, shrunk
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Maps side by side in plot_stages.
-_COLUMNS = 8
+# Maps side by side in plot_stages, and letters that fit over one of them.
+_COLUMNS, _LETTERS = 8, 14
 
 
 def plot_stages(
@@ -31,6 +33,8 @@ def plot_stages(
 ) -> Picture:
     """The intermediate results of a method as small maps: a row for each stage, a column for each class.
 
+    A stage's name stands at the left of its row, and the classes' names over the maps.
+
     Args:
         stages: name -> array or tensor. (K, h, w) gives a row of K maps on one colour scale with one colour bar,
             eight to a row; (H, W) floats give one map with its bar; (H, W) integers give regions, or classes
@@ -38,7 +42,7 @@ def plot_stages(
             What has another shape, or isn't an array, is left out.
         classes: names of the classes, over the maps.
         names: which stages, in this order (those with one map come last, side by side); by default all.
-        cell: width of one map in inches.
+        cell: largest width of one map in inches; all together are never wider than a page.
 
     Returns:
         A figure; JupyterLab shows it, ``.savefig(path)`` keeps it.
@@ -55,20 +59,23 @@ def plot_stages(
         raise InputError("None of the stages is a map: give arrays (K, h, w) or (H, W).")
     strips = _strips([_panels(name, maps, classes) for name, maps in found])
     columns = max(len(strip) for strip in strips)
+    cell = min(cell, (PAGE_WIDTH - 1.0) / columns)
     tallest = [max(panel.values.shape[0] / panel.values.shape[1] for panel in strip) for strip in strips]
-    heights = [min(ratio, 3.0) * cell + 0.45 for ratio in tallest]
-    figure = Picture(figsize=(cell * columns + 0.8, sum(heights)), layout="constrained")
-    parts = figure.subfigures(len(strips), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for part, strip in zip(parts, strips, strict=True):
-        row = part.subplots(1, columns, squeeze=False)[0]
+    heights = [min(ratio, 3.0) * cell + 0.35 for ratio in tallest]
+    figure = Picture(figsize=(cell * columns + 1.0, sum(heights) + 0.2), layout="compressed")
+    grid = figure.subplots(len(strips), columns, squeeze=False, height_ratios=heights)
+    for row, strip in zip(grid, strips, strict=True):
         for axes in row[len(strip) :]:
             axes.set_axis_off()
         for position, panel in enumerate(strip):
             _show_panel(row[position], panel, classes)
             if panel.bar:
                 alike = [axes for axes, other in zip(row, strip, strict=False) if other.stage == panel.stage]
-                bar = part.colorbar(row[position].images[0], ax=alike, fraction=0.05, pad=0.02, aspect=25)
-                bar.ax.tick_params(labelsize=7)
+                # A stage with a row to itself has its bar at the row's end, where those of all other rows are.
+                beside = list(row) if len(alike) == len(strip) > 1 else alike
+                bar = figure.colorbar(row[position].images[0], ax=beside, fraction=0.046, pad=0.02, aspect=20)
+                bar.ax.tick_params(labelsize=TICK)
+                bar.ax.locator_params(nbins=4)
     return figure
 
 
@@ -78,6 +85,7 @@ class _Panel:
 
     stage: str
     title: str
+    label: str  # at the left, for the first map of a row
     values: np.ndarray  # (h, w)
     limits: tuple[float, float] | None  # None: integers, drawn as classes or regions
     bar: bool  # whether the stage's colour bar stands behind this map
@@ -91,12 +99,12 @@ def _panels(stage: str, maps: np.ndarray, classes: Sequence[str] | None) -> list
     of_classes = classes is not None and len(classes) == len(maps) > 1
     panels = []
     for position, values in enumerate(maps):
-        title = stage.replace("_", " ")
+        title, label = stage.replace("_", " "), ""
         if classes is not None and of_classes:
-            name = display_name(classes[position])
-            title = f"{title}: {name}" if position == 0 else name
+            label = title if position % _COLUMNS == 0 else ""
+            title = fill(display_name(classes[position]), _LETTERS)
         last_of_row = position == len(maps) - 1 or position % _COLUMNS == _COLUMNS - 1
-        panels.append(_Panel(stage, title, values, limits, bar=limits is not None and last_of_row))
+        panels.append(_Panel(stage, title, label, values, limits, bar=limits is not None and last_of_row))
     return panels
 
 
@@ -116,7 +124,8 @@ def _strips(stages: list[list[_Panel]]) -> list[list[_Panel]]:
 def _show_panel(axes: Axes, panel: _Panel, classes: Sequence[str] | None) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title(panel.title, fontsize=9, loc="left")
+    axes.set_title(panel.title, fontsize=TITLE, loc="left")
+    axes.set_ylabel(panel.label, fontsize=LABEL)
     if panel.limits is None:
         _show_regions(axes, panel.values.astype(np.int64), classes)
         return
@@ -132,7 +141,7 @@ def _show_regions(axes: Axes, labels: np.ndarray, classes: Sequence[str] | None)
     count = int(labels.max()) + 1
     colours = np.random.default_rng(0).uniform(0.15, 0.95, (max(count, 1), 3))
     axes.imshow(shrunk(labels), cmap=ListedColormap(colours), vmin=-0.5, vmax=count - 0.5, interpolation="nearest")
-    axes.set_title(f"{axes.get_title(loc='left')}: {len(np.unique(labels))} regions", fontsize=9, loc="left")
+    axes.set_title(f"{axes.get_title(loc='left')}: {len(np.unique(labels))} regions", fontsize=TITLE, loc="left")
 
 
 def _as_maps(stage: Any) -> np.ndarray | None:
