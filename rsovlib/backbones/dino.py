@@ -74,6 +74,9 @@ class DinoBackbone:
         last = getattr(model, "blocks", [None])[-1]
         if not hasattr(getattr(last, "attn", None), "attn_drop") or not hasattr(model, "forward_intermediates"):
             raise WeightsError(f"{self.name} is no timm vision transformer with softmax attention; choose a ViT.")
+        for block in model.blocks:
+            # timm then asks torch for its attention, which is where it can be watched; the numbers are the same.
+            block.attn.fused_attn = True
         self._model = model
 
     @property
@@ -128,8 +131,10 @@ class DinoBackbone:
             InputError: a side is no multiple of the patch size.
         """
         grid = patch_grid(pixels, self.patch_size)
-        with WatchedAttention(self._model.blocks[-1].attn, self.prefix_tokens) as watched:
+        with WatchedAttention(self.depth - 1, self.prefix_tokens) as watched:
             layers, prefixes = self._run(pixels, grid)
+        if watched.calls != self.depth:
+            raise WeightsError(f"{self.name} attends {watched.calls} times in {self.depth} blocks; choose a plain ViT.")
         has_class = getattr(self._model, "cls_token", None) is not None
         text_layers = layers
         if self.alignment is not None:

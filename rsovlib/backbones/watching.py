@@ -1,19 +1,17 @@
 """The head mean of one attention's map, watched while its network runs, without ever holding the heads' maps.
 
 A fused attention never forms its map, and the plain one forms it for all heads at once: for 4,096 tokens and two heads
-twice 134 MB, which a CPU then waits for. Here the watched module's call of ``scaled_dot_product_attention`` is
-answered a few rows at a time, while those are in the cache: the answer is the same, and the mean over the heads is
-left behind.
+twice 134 MB, which a CPU then waits for. Here the watched call of ``scaled_dot_product_attention`` is answered a few
+rows at a time, while those are in the cache: the answer is the same, and the mean over the heads is left behind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.overrides import TorchFunctionMode
 
 #: Values of all heads' maps that are formed at once: what a core's cache holds; a GPU wants much to do at once.
@@ -22,49 +20,32 @@ _AT_ONCE_ELSEWHERE = 2**26
 
 
 class WatchedAttention(TorchFunctionMode):
-    """Keeps the head mean of an attention module's map while it is entered.
+    """Keeps the head mean of one attention's map while it is entered; of this thread alone, and without a trace.
 
     Args:
-        attention: a module of timm that attends by ``F.scaled_dot_product_attention`` (all with ``fused_attn``).
+        which: the watched call of ``F.scaled_dot_product_attention`` since it was entered, from 0: for the last block
+            of a transformer its depth less one.
         prefix: tokens in front that take part in the softmax and are cut out of the mean.
 
     Attributes:
-        head_mean: (B, N, N), of the last time that the module ran; empty before.
+        head_mean: (B, N, N); empty before.
+        calls: attentions so far.
     """
 
-    def __init__(self, attention: nn.Module, prefix: int) -> None:
+    def __init__(self, which: int, prefix: int) -> None:
         super().__init__()
-        self.attention: Any = attention
-        self.prefix = prefix
+        self.which, self.prefix = which, prefix
         self.head_mean = torch.empty(0)
-        self._inside = False
-
-    def __enter__(self) -> Self:
-        self._fused = self.attention.fused_attn
-        self.attention.fused_attn = True  # else timm writes the product out by itself, and there is no call to answer
-        self._hooks = [
-            self.attention.register_forward_pre_hook(lambda *_: self._step_in(True)),
-            self.attention.register_forward_hook(lambda *_: self._step_in(False)),
-        ]
-        super().__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
-        self._inside = False
-        for hook in self._hooks:
-            hook.remove()
-        self.attention.fused_attn = self._fused
+        self.calls = 0
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if self._inside and func is F.scaled_dot_product_attention:
-            return self._attend(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-    def _step_in(self, inside: bool) -> None:
-        self._inside = inside
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        self.calls += 1
+        answer = self._attend if self.calls - 1 == self.which else func
+        return answer(*args, **(kwargs or {}))
 
     def _attend(
         self,

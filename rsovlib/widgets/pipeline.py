@@ -5,15 +5,15 @@
     window -> features ---> scores (CAF) -> diffused (BCDR) -> maps -> probabilities -> fused (CSCP) -> whole picture
     words  -> text ----^    neighbours -> graph --^      window -> superpixels ------------^
 
-Only what a change touches runs again. The answer is the segmenter's own to within the convex solver's tolerance: a
-solve that starts from the last one's dual ends at another point inside the same certificate.
+Only what a change touches runs again, in several windows at once. The answer is the segmenter's own to within the
+convex solver's tolerance: a solve that starts from the last one's dual ends at another point inside the same
+certificate.
 """
 
 from __future__ import annotations
 
-import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from rsovlib.segmenters.base import Segmentation
 from rsovlib.segmenters.images import RGB, enlarge, resize_pil_bicubic
 from rsovlib.segmenters.sdci import SDCI, SDCIConfig
 from rsovlib.segmenters.windows import window_grid
+from rsovlib.widgets.crew import side_by_side
 from rsovlib.widgets.stages import Node, StageCache
 from rsovlib.widgets.worker import Ticket
 
@@ -47,8 +48,9 @@ _LATER = {name for names in READS.values() for name in names}
 
 #: Neighbours that are searched for at once: K may move below without a new search.
 _NEIGHBOURS_HELD = 64
-#: Iterations of the convex step behind the first, rough answer.
-_ROUGH_ITERATIONS = 8
+#: Iterations of the convex step behind the first answer. From where a slider left off the solver mostly needs fewer,
+#: and the first answer is the settled one; otherwise it is rough, and another follows.
+_ROUGH_ITERATIONS = 24
 #: One word or number in the status line for each step.
 _DOING = {
     "features": "the networks look at the image",
@@ -116,6 +118,8 @@ class StagedSDCI:
         self.grid: TileGrid = window_grid(height, width, self.config.window, self.config.overlap)
         self._models = (segmenter.clip.name, segmenter.clip.sha256, segmenter.dino.name, segmenter.dino.sha256)
         self._tiles: dict[tuple[int, int], Node] = {}
+        self._telling = threading.Lock()
+        self._looked_at = 0  # windows that the networks have begun to look at
 
     # ---- the steps of one window ---------------------------------------------------------------------------
 
@@ -146,15 +150,20 @@ class StagedSDCI:
         told = [self._models, self._reads("text"), [str(prompt) for prompt in self.prompts]]
         return self._step("text", told, [], lambda: self.segmenter.encode_text(self.prompts))
 
+    def directions(self, tile: Tile) -> Node:
+        """The features at unit length: what every word is compared with."""
+        features = self.features(tile)
+        return self._step("directions", [], [features], lambda: self.segmenter.directions(features.value))
+
     def scores(self, tile: Tile) -> Node:
         """CAF: the scores of both branches."""
-        features, text = self.features(tile), self.text()
+        features, directions, text = self.features(tile), self.directions(tile), self.text()
         told = [self._reads("scores"), len(self.prompts)]
         return self._step(
             "scores",
             told,
             [features, text],
-            lambda: self.segmenter.score(features.value, text.value, len(self.prompts)),
+            lambda: self.segmenter.score(features.value, text.value, len(self.prompts), directions.value),
         )
 
     def graphs(self, tile: Tile) -> Node:
@@ -238,6 +247,7 @@ class StagedSDCI:
         if not self.config.cscp:
             whole = clip / clip.sum(0)
             return self.cache.node("fused", self._reads("fused"), inputs, lambda: _Fused(whole, None))
+        self._announce("fused")
         place = (tile.row, tile.column, *clip.shape)
         start = self.cache.start(place, self.pixels(tile).key)
         exact = self.config.solver == "optimum"
@@ -262,18 +272,11 @@ class StagedSDCI:
 
     def answers(self) -> Iterator[Answer]:
         """A rough answer if the convex step has far to go, and the settled one."""
-        with torch.inference_mode():
-            for number, tile in enumerate(self.grid, start=1):
-                self._window = f", window {number} of {len(self.grid)}" if len(self.grid) > 1 else ""
-                self.probabilities(tile)
-                self.superpixels(tile)
-        self._window = ""
-        self.live.say(_DOING["fused"])
-        rough = self._fuse_all(rough=True)
-        settled = all(self.cache.knows(node.key) for node in rough)
-        yield self._answer(rough, settled, "" if settled else "first iterations of the convex step")
+        first = self._all_windows(rough=True)
+        settled = all(self.cache.knows(node.key) for node in first)
+        yield self._answer(first, settled, "" if settled else "first iterations of the convex step")
         if not settled:
-            yield self._answer(self._fuse_all(rough=False), True, "")
+            yield self._answer(self._all_windows(rough=False), True, "")
 
     def blend(self, parts: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Maps (K, h, w) of all windows as one (K, H, W), as the segmenter blends them."""
@@ -298,13 +301,13 @@ class StagedSDCI:
         """The same models with other settings."""
         return replace(self.segmenter, config=replace(self.config, **changes))
 
-    def _fuse_all(self, rough: bool) -> list[Node]:
+    def _all_windows(self, rough: bool) -> list[Node]:
+        """All steps of all windows, as far as they aren't remembered."""
+        self.text()  # which all windows need
         tiles = list(self.grid)
-        if self.segmenter.device.type != "cpu" or len(tiles) == 1 or self.config.solver != "optimum":
+        if self.segmenter.device.type != "cpu" or len(tiles) == 1:
             return [self.fused(tile, rough) for tile in tiles]
-        # One thread a window is faster than many threads one window after the other: most of a short solve is serial.
-        with ThreadPoolExecutor(min(_cores(), len(tiles))) as pool:
-            return list(pool.map(lambda tile: self.fused(tile, rough, threads=1), tiles))
+        return side_by_side(lambda tile: self.fused(tile, rough, threads=1), tiles)
 
     def _answer(self, fused: Sequence[Node], settled: bool, note: str) -> Answer:
         self.live.ticket.check()
@@ -323,7 +326,16 @@ class StagedSDCI:
         """Those of the segmenter."""
         return self.segmenter.settings()
 
-    _window = ""
+    def _announce(self, stage: str) -> None:
+        """Say which step begins, and of the longest one how far it has come."""
+        if stage not in _DOING:
+            return
+        with self._telling:
+            place = ""
+            if stage == "features" and len(self.grid) > 1:
+                self._looked_at += 1
+                place = f", window {self._looked_at} of {len(self.grid)}"
+            self.live.say(_DOING[stage] + place)
 
     def _reads(self, stage: str) -> dict[str, Any]:
         return {name: getattr(self.config, name) for name in READS[stage]}
@@ -335,8 +347,7 @@ class StagedSDCI:
 
         def announced() -> Any:
             self.live.ticket.check()
-            if stage in _DOING:
-                self.live.say(_DOING[stage] + self._window)
+            self._announce(stage)
             with torch.inference_mode():
                 return compute()
 
@@ -448,7 +459,3 @@ def answers_of(
 
 def _as_array(values: Any) -> np.ndarray[Any, Any]:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

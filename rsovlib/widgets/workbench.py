@@ -27,8 +27,9 @@ from rsovlib.segmenters.sdci import SDCI
 from rsovlib.widgets import saving, tables
 from rsovlib.widgets.classrows import ClassRows
 from rsovlib.widgets.controls import OptionControls
-from rsovlib.widgets.drawing import LEFT, QUANTITIES, SHOWN, STAGES, Drawing, draw
+from rsovlib.widgets.drawing import Drawing, draw
 from rsovlib.widgets.encode import jpeg, png
+from rsovlib.widgets.looks import ViewControls
 from rsovlib.widgets.picture import ARRANGEMENTS, PictureView
 from rsovlib.widgets.pipeline import Answer, Live, answers_of
 from rsovlib.widgets.sources import Ground
@@ -157,18 +158,7 @@ class Workbench(ipywidgets.VBox):
     @property
     def view(self) -> View:
         """How the answer is looked at now."""
-        return View(
-            self.show.value,
-            self.left.value,
-            self.stage.value,
-            "" if self.of_class.index in (None, 0) else self.of_class.value,
-            self.arrangement.value,
-            round(self.opacity.value, 3),
-            self.attention.value,
-            self.network.value,
-            self.step.value,
-            self._pixel,
-        )
+        return self.looks.view(self._pixel)
 
     def refresh(self) -> None:
         """Bring everything up to date: the latest wish wins."""
@@ -199,9 +189,7 @@ class Workbench(ipywidgets.VBox):
         self.hide_code()
         if self._quiet or self.answer is None:
             return
-        of_answer = self.show.value in ("class map", "probability", "labels", "errors") and self.stage.value == "answer"
-        left_is_there = self.left.value in ("image", "labels") or self.arrangement.value == "overlay"
-        if of_answer and left_is_there:
+        if self.looks.needs_only_the_answer:
             self._guarded(lambda: self._draw(Live()))
         else:
             self.refresh()
@@ -452,59 +440,27 @@ class Workbench(ipywidgets.VBox):
         self._make_outputs()
 
     def _make_view_controls(self, view: View) -> None:
-        small = ipywidgets.Layout(width="230px")
-        style = {"description_width": "68px"}
-        self.show = ipywidgets.Dropdown(options=SHOWN, description="show", layout=small, style=style)
-        self.stage = ipywidgets.Dropdown(options=STAGES, description="of", layout=small, style=style)
-        self.of_class = ipywidgets.Dropdown(description="class", layout=small, style=style)
-        self.attention = ipywidgets.Dropdown(
-            options=("fused", "CLIP", "DINO"), description="attention", layout=small, style=style
+        """The controls of :class:`ViewControls`, under their names here as well."""
+        self.looks = ViewControls(
+            view,
+            self._class_names(),
+            list(METHODS),
+            list(self._bases()),
+            on_view=self._view_changed,
+            on_base=self._base_changed,
+            on_opacity=self.hide_code,
         )
-        self.network = ipywidgets.Dropdown(options=("CLIP", "DINO"), description="network", layout=small, style=style)
-        self.step = ipywidgets.IntSlider(
-            40, min=0, max=100, description="step t", layout=ipywidgets.Layout(width="260px"), style=style
+        self.show, self.stage, self.of_class, self.left = (
+            self.looks.show,
+            self.looks.stage,
+            self.looks.of_class,
+            self.looks.left,
         )
-        self.left = ipywidgets.Dropdown(
-            options=[*LEFT, *(f"method: {name}" for name in METHODS)], description="left", layout=small, style=style
-        )
-        self.base = ipywidgets.Dropdown(
-            options=["image", *self._bases()], description="beneath", layout=small, style=style
-        )
-        self.arrangement = ipywidgets.ToggleButtons(
-            options=list(ARRANGEMENTS), style={"button_width": "106px"}, layout=ipywidgets.Layout(width="auto")
-        )
-        self.opacity = ipywidgets.FloatSlider(
-            0.55,
-            min=0,
-            max=1,
-            step=0.05,
-            description="opacity",
-            layout=ipywidgets.Layout(width="186px"),
-            style={"description_width": "52px"},
-        )
-        self.picture = PictureView()
-        for name in (
-            "show",
-            "stage",
-            "of_class",
-            "attention",
-            "network",
-            "step",
-            "left",
-            "base",
-            "arrangement",
-            "opacity",
-        ):
-            getattr(self, name).add_class(f"rsov-{name.replace('_', '-')}")
-        self._set_view(view)
+        self.attention, self.network, self.step = self.looks.attention, self.looks.network, self.looks.step
+        self.base, self.arrangement, self.opacity = self.looks.base, self.looks.arrangement, self.looks.opacity
         # In the browser, without a question to the kernel; the kernel hears of it as well.
-        self.picture.opacity = self.opacity.value
+        self.picture = PictureView(arrangement=ARRANGEMENTS[view.arrangement], opacity=self.opacity.value)
         self._link = ipywidgets.jslink((self.opacity, "value"), (self.picture, "opacity"))
-        for control in (self.show, self.stage, self.of_class, self.attention, self.network, self.step, self.left):
-            control.observe(lambda _change: self._view_changed(), names="value")
-        self.arrangement.observe(lambda _change: self._view_changed(), names="value")
-        self.base.observe(lambda _change: self._base_changed(), names="value")
-        self.opacity.observe(lambda _change: self.hide_code(), names="value")
         self.picture.observe(self._picked, names="picked")
 
     def _make_outputs(self) -> None:
@@ -538,11 +494,9 @@ class Workbench(ipywidgets.VBox):
             children=[self.confusion, self.chart], titles=("Confusion matrix", "Chart"), selected_index=0
         )
         self.results = results
-        row = ipywidgets.Layout(flex_flow="row wrap")
-        self._view_bar, self._arrange_bar = ipywidgets.HBox(layout=row), ipywidgets.HBox(layout=row)
-        self._show_view_controls()
+        self._open_chart(self.show.value == "energy and gap")
         middle = ipywidgets.VBox(
-            [self._view_bar, self._arrange_bar, self.picture],
+            [self.looks, self.picture],
             layout=ipywidgets.Layout(width="532px", min_width="532px"),
         )
         right = ipywidgets.VBox([self.legend, results], layout=ipywidgets.Layout(min_width="250px", flex="1 1 250px"))
@@ -554,30 +508,6 @@ class Workbench(ipywidgets.VBox):
         body = ipywidgets.HBox([left, middle, right], layout=ipywidgets.Layout(flex_flow="row wrap", grid_gap="8px"))
         return [top, body, outputs, self.code_box]
 
-    def _show_view_controls(self) -> None:
-        """Only the controls that the chosen view has a use for."""
-        show = self.show.value
-        first: list[Any] = [self.show]
-        if show in ("class map", "probability"):
-            first.append(self.stage)
-        if show in ("probability", "diffusion over time"):
-            first.append(self.of_class)
-        if show == "attention of a pixel":
-            first.append(self.attention)
-        if show in ("graph neighbours", "diffusion over time"):
-            first.append(self.network)
-        if show == "diffusion over time":
-            first.append(self.step)
-        second: list[Any] = [self.arrangement]
-        if show not in QUANTITIES or self.arrangement.value != "overlay":
-            second.append(self.opacity)
-        if self.arrangement.value != "overlay":
-            second.append(self.left)
-        if len(self.base.options) > 1:
-            second.append(self.base)
-        self._view_bar.children, self._arrange_bar.children = first, second
-        self._open_chart(show == "energy and gap")
-
     def _open_chart(self, is_view: bool) -> None:
         """Open the chart while it is the view; afterwards open again what was open before."""
         if is_view and not self._chart_is_view:
@@ -587,15 +517,13 @@ class Workbench(ipywidgets.VBox):
         self._chart_is_view = is_view
 
     def _set_view(self, view: View) -> None:
-        names = [prompt.name for prompt in parse_classes(self.rows.classes)]
-        self.of_class.options = names
-        self.of_class.value = view.of_class if view.of_class in names else names[0]
-        for name in ("show", "stage", "left", "attention", "network", "step", "arrangement", "opacity"):
-            getattr(self, name).value = getattr(view, name)
+        self.looks.set(view, self._class_names())
         self._pixel = None if view.pixel is None else (int(view.pixel[0]), int(view.pixel[1]))
         self.picture.arrangement = ARRANGEMENTS[view.arrangement]
-        if hasattr(self, "_view_bar"):
-            self._show_view_controls()
+        self._open_chart(view.show == "energy and gap")
+
+    def _class_names(self) -> list[str]:
+        return [prompt.name for prompt in parse_classes(self.rows.classes)]
 
     def _button(self, text: str, icon: str, css: str, action: Callable[[], Any]) -> Any:
         made = ipywidgets.Button(description=text, icon=icon, layout=ipywidgets.Layout(width="auto"))
@@ -620,14 +548,12 @@ class Workbench(ipywidgets.VBox):
 
     def _classes_changed(self) -> None:
         try:
-            names = [prompt.name for prompt in parse_classes(self.rows.classes)]
+            names = self._class_names()
         except InputError as error:
             self._report_error(one_sentence(error))
             return
         self._quiet += 1
-        chosen = self.of_class.value
-        self.of_class.options = names
-        self.of_class.value = chosen if chosen in names else names[0]
+        self.looks.name_classes(names)
         self._quiet -= 1
         self.refresh()
 
@@ -635,7 +561,8 @@ class Workbench(ipywidgets.VBox):
         if self._quiet:
             return
         self.picture.arrangement = ARRANGEMENTS[self.arrangement.value]
-        self._show_view_controls()
+        self.looks.show_useful()
+        self._open_chart(self.show.value == "energy and gap")
         self.redraw()
 
     def _base_changed(self) -> None:
