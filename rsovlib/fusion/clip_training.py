@@ -6,7 +6,9 @@ They are taken apart here by PyTorch's own parametrisation: three parameters, jo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,6 +31,8 @@ def split_attention(model: nn.Module) -> None:
     for attention in list(_attentions(model)):
         if not parametrize.is_parametrized(attention, "in_proj_weight"):
             parametrize.register_parametrization(attention, "in_proj_weight", _Packed())
+            # PyTorch pickles no parametrised module, and training on several devices sends networks to processes.
+            type(attention).__reduce_ex__ = _reduce  # type: ignore[assignment]
 
 
 def query_and_value_weights(model: nn.Module) -> list[nn.Parameter]:
@@ -43,6 +47,29 @@ def query_and_value_weights(model: nn.Module) -> list[nn.Parameter]:
 def position_tables(model: nn.Module) -> list[nn.Parameter]:
     """The position tables of both towers."""
     return [p for name, p in model.named_parameters() if name.rpartition(".")[2] == "positional_embedding"]
+
+
+def _reduce(attention: nn.MultiheadAttention, protocol: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """How a split attention is pickled: as the plain one, and which of its parts are trained."""
+    parts: Any = attention.parametrizations["in_proj_weight"]  # type: ignore[index]
+    trained = [one.requires_grad for one in (parts.original0, parts.original1, parts.original2)]
+    plain = copy.copy(attention.__dict__)
+    plain["_modules"] = {name: one for name, one in plain["_modules"].items() if name != "parametrizations"}
+    packed = nn.Parameter(attention.in_proj_weight.detach().clone(), requires_grad=False)
+    plain["_parameters"] = {"in_proj_weight": packed, **plain["_parameters"]}
+    return _joined, (plain, trained)
+
+
+def _joined(plain: dict[str, Any], trained: Sequence[bool]) -> nn.MultiheadAttention:
+    """A split attention from what :func:`_reduce` made of it."""
+    attention = nn.MultiheadAttention.__new__(nn.MultiheadAttention)
+    nn.Module.__init__(attention)
+    attention.__dict__.update(plain)
+    split_attention(attention)
+    parts: Any = attention.parametrizations["in_proj_weight"]  # type: ignore[index]
+    for one, taught in zip((parts.original0, parts.original1, parts.original2), trained, strict=True):
+        one.requires_grad_(taught)
+    return attention
 
 
 def _attentions(model: nn.Module) -> Iterator[nn.MultiheadAttention]:

@@ -49,7 +49,7 @@ class CMURecipe:
         contrast: temperature, negatives, direction, tokens or means.
         projection: put a linear map (the identity at first) behind the student's tokens of each depth while training.
             The fusion network reads tokens without it, so none is the default.
-        batch: pairs a step.
+        batch: pairs a step, shared out over the devices; negatives are those of a device's own pairs.
         samples: how pairs are cut; without clouds and colour jitter.
     """
 
@@ -191,7 +191,7 @@ def distil(
     history = train(
         objective,
         [ParameterGroup("student", trained)],
-        draw_from(pools, recipe.batch, recipe.samples),
+        draw_from(pools, loop.share_of(recipe.batch), recipe.samples),
         loop,
         checkpoint=checkpoint,
         label="CMU",

@@ -3,8 +3,9 @@
 Why Lightning Fabric and not Accelerate: Fabric is one object with five verbs (launch, setup, autocast, backward,
 clip_gradients), and the loop stays the reader's.  Accelerate wraps data loader, optimiser and scheduler and changes
 what their own methods do (a scheduler that is stepped once steps once a process), expects scripts to be started by its
-own command.  Neither is needed for one GPU; for several, for mixed precision and in notebooks Fabric takes care of it:
-give ``devices=2`` and nothing else changes.
+own command.  Neither is needed for one GPU; for several and for mixed precision Fabric takes care of it: give
+``devices=2`` and nothing else changes.  Only the processes are started by :mod:`rsovlib.fusion.processes`: of Fabric's
+own ways one runs the whole script again, one is not for notebooks, and one not for GPUs that were touched before.
 
 Randomness is a function of (seed, step, rank) and of nothing else: each step's batch is drawn from a stream of its own,
 and torch's generator is set anew.  So there is no random state and no data order to restore, none can be forgotten, and
@@ -16,11 +17,13 @@ from __future__ import annotations
 
 import math
 import pickle
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +33,7 @@ from tqdm.auto import tqdm
 
 from rsovlib.errors import InputError, WeightsError
 from rsovlib.files import write_beside
+from rsovlib.fusion.processes import run_in_processes
 
 Draw = Callable[[np.random.Generator], Any]
 """Draws one step's batch: tensors in any nesting of tuples, lists, dictionaries and dataclasses with ``to``."""
@@ -57,8 +61,11 @@ class LoopSettings:
         save_every: steps between checkpoints.
         log_every: steps between entries of the history.
         precision: as Fabric has it: "32-true", "bf16-mixed", "16-mixed", ...
-        accelerator, devices, strategy: as Fabric has them; more than one device needs no other code.
-        workers: processes that draw batches ahead; the result doesn't depend on it.
+        matmul: of 32-bit products, as ``torch.set_float32_matmul_precision`` has it: "high" allows a GPU its TF32.
+        accelerator, devices: as Fabric has them. Several devices need no other code, in scripts (under ``if __name__ ==
+            "__main__":``) and notebooks: each is a process that draws batches of its own, and gradients are averaged.
+        strategy: "auto"; or as Fabric has it, for scripts that are started by ``torchrun`` or ``srun``.
+        workers: processes that draw batches ahead, of each device; the result doesn't depend on it.
     """
 
     steps: int
@@ -71,6 +78,7 @@ class LoopSettings:
     save_every: int = 100
     log_every: int = 10
     precision: str = "32-true"
+    matmul: Literal["highest", "high", "medium"] = "highest"
     accelerator: str = "cpu"
     devices: int = 1
     strategy: str = "auto"
@@ -85,6 +93,16 @@ class LoopSettings:
                 f"A training needs rate > 0, 0 <= warm_up < 1 and 0 <= floor <= 1, not rate={self.rate}, "
                 f"warm_up={self.warm_up}, floor={self.floor}."
             )
+
+    def share_of(self, batch: int) -> int:
+        """Samples that each device draws of a batch, so that a step sees as many on any number of devices.
+
+        Raises:
+            InputError: they can't be shared out evenly.
+        """
+        if batch % self.devices:
+            raise InputError(f"{batch} samples a step can't be shared out evenly to {self.devices} devices.")
+        return batch // self.devices
 
 
 @dataclass(frozen=True)
@@ -166,8 +184,63 @@ def train(
         WeightsError: the checkpoint is damaged, or of another training.
         InputError: the loss is no finite number.
     """
+    known = {"settings": _lasting(settings), "identity": dict(identity or {})}
+    job = _Job(draw, settings, known, label, progress)
+    if settings.devices == 1 or settings.strategy != "auto":
+        return _run(objective, groups, job, checkpoint)
+    trained = _by_name(groups)
+    names = {id(parameter): name for name, parameter in objective.named_parameters()}
+    plan = [
+        _NamedGroup(group.name, {own: names[id(one)] for own, one in group.parameters.items()}, group.factor)
+        for group in groups
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        # What comes back from the processes is the last checkpoint.
+        path = checkpoint or Path(folder) / "training.ckpt"
+        run_in_processes(_run_named, settings.devices, (objective, plan, job, path))
+        state = _read(path, trained, known)
+    _take(state, trained)
+    objective.eval()
+    return list(state["history"])
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be done, apart from the module: it can be sent to another process."""
+
+    draw: Draw
+    settings: LoopSettings
+    known: Mapping[str, Any]
+    label: str
+    progress: bool
+
+
+@dataclass(frozen=True)
+class _NamedGroup:
+    """A :class:`ParameterGroup` whose parameters are known by their names in the objective."""
+
+    name: str
+    parameters: Mapping[str, str]
+    factor: float
+
+
+def _run_named(objective: nn.Module, plan: Sequence[_NamedGroup], job: _Job, checkpoint: Path) -> None:
+    """What each of several processes does."""
+    known = dict(objective.named_parameters())
+    groups = [
+        ParameterGroup(group.name, {own: known[name] for own, name in group.parameters.items()}, group.factor)
+        for group in plan
+    ]
+    _run(objective, groups, job, checkpoint)
+
+
+def _run(
+    objective: nn.Module, groups: Sequence[ParameterGroup], job: _Job, checkpoint: Path | None
+) -> list[dict[str, float]]:
+    """The loop of one process."""
     from lightning_fabric import Fabric
 
+    settings, label = job.settings, job.label
     fabric = Fabric(
         accelerator=settings.accelerator,
         devices=settings.devices,
@@ -176,53 +249,58 @@ def train(
     )
     fabric.launch()
     home = next(objective.parameters()).device
-    trained = {name: parameter for group in groups for name, parameter in group.parameters.items()}
+    trained = _by_name(groups)
     optimiser = make_optimiser(groups, settings)
-    known = {"settings": _lasting(settings), "identity": dict(identity or {})}
-    start, history = _resume(checkpoint, trained, optimiser, known) if checkpoint else (0, [])
+    module, wrapped = fabric.setup(objective, optimiser)
+    # After the setup, for moments are put where the parameters are.
+    start, history = _resume(checkpoint, trained, optimiser, job.known) if checkpoint else (0, [])
     spent = history[-1]["cpu_seconds"] if history else 0.0
 
-    module, wrapped = fabric.setup(objective, optimiser)
     module.train()
     began, sums, counted = time.process_time() - spent, {}, 0  # type: tuple[float, dict[str, float], int]
-    batches = _batches(draw, settings, start, fabric.global_rank)
+    batches = _batches(job.draw, settings, start, fabric.global_rank)
     bar = tqdm(
         zip(range(start, settings.steps), batches, strict=True),
         initial=start,
         total=settings.steps,
         desc=label,
         unit="step",
-        disable=not (progress and fabric.is_global_zero),
+        disable=not (job.progress and fabric.is_global_zero),
     )
-    for step, batch in bar:
-        torch.manual_seed(_torch_seed(settings.seed, step, fabric.global_rank))
-        rate = learning_rate(step, settings)
-        for row in wrapped.param_groups:
-            row["lr"] = rate * row["factor"]
-        losses = module(fabric.to_device(batch))
-        wrapped.zero_grad(set_to_none=True)
-        fabric.backward(losses["loss"])
-        limit = math.inf if settings.clip is None else settings.clip
-        norm = fabric.clip_gradients(module, wrapped, max_norm=limit, error_if_nonfinite=False)
-        wrapped.step()
+    with _matmul(settings.matmul):
+        for step, batch in bar:
+            torch.manual_seed(_torch_seed(settings.seed, step, fabric.global_rank))
+            rate = learning_rate(step, settings)
+            for row in wrapped.param_groups:
+                row["lr"] = rate * row["factor"]
+            losses = module(fabric.to_device(batch))
+            wrapped.zero_grad(set_to_none=True)
+            fabric.backward(losses["loss"])
+            limit = math.inf if settings.clip is None else settings.clip
+            norm = fabric.clip_gradients(module, wrapped, max_norm=limit, error_if_nonfinite=False)
+            wrapped.step()
 
-        counted += 1
-        for name, value in {**losses, "gradient_norm": norm}.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
-        last = step == settings.steps - 1
-        if (step + 1) % settings.log_every == 0 or last:
-            means = {name: total / counted for name, total in sums.items()}
-            if not math.isfinite(means["loss"]):
-                raise InputError(f"The loss of {label} is {means['loss']} at step {step}; lower the learning rate.")
-            history.append({"step": step, **means, "rate": rate, "cpu_seconds": time.process_time() - began})
-            bar.set_postfix(loss=f"{means['loss']:.3f}")
-            sums, counted = {}, 0
-        # At a save the sums must be empty, or a resumed history would differ: save_every is met at the next log.
-        if checkpoint and (last or (counted == 0 and _due(step, settings))) and fabric.is_global_zero:
-            _save(checkpoint, step + 1, history, trained, optimiser, known)
+            counted += 1
+            for name, value in {**losses, "gradient_norm": norm}.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
+            last = step == settings.steps - 1
+            if (step + 1) % settings.log_every == 0 or last:
+                means = _over_devices(fabric, {name: total / counted for name, total in sums.items()})
+                if not math.isfinite(means["loss"]):
+                    raise InputError(f"The loss of {label} is {means['loss']} at step {step}; lower the learning rate.")
+                history.append({"step": step, **means, "rate": rate, "cpu_seconds": time.process_time() - began})
+                bar.set_postfix(loss=f"{means['loss']:.3f}")
+                sums, counted = {}, 0
+            # At a save the sums must be empty, or a resumed history would differ: save_every is met at the next log.
+            if checkpoint and (last or (counted == 0 and _due(step, settings))) and fabric.is_global_zero:
+                _save(checkpoint, step + 1, history, trained, optimiser, job.known)
     objective.to(home)
     objective.eval()
     return history
+
+
+def _by_name(groups: Sequence[ParameterGroup]) -> dict[str, nn.Parameter]:
+    return {name: parameter for group in groups for name, parameter in group.parameters.items()}
 
 
 def _strategy(settings: LoopSettings) -> str:
@@ -233,6 +311,25 @@ def _strategy(settings: LoopSettings) -> str:
     if settings.strategy == "auto" and settings.devices > 1:
         return "ddp_find_unused_parameters_true"
     return settings.strategy
+
+
+@contextmanager
+def _matmul(precision: str) -> Iterator[None]:
+    """Products of 32-bit matrices at a precision, while the block runs."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _over_devices(fabric: Any, means: dict[str, float]) -> dict[str, float]:
+    """Means over all devices: the same numbers in every process, so that all of them stop where one would."""
+    if fabric.world_size == 1:
+        return means
+    rows = fabric.all_gather(torch.tensor(list(means.values()), dtype=torch.float64, device=fabric.device))
+    return dict(zip(means, rows.mean(dim=0).tolist(), strict=True))
 
 
 def _due(step: int, settings: LoopSettings) -> bool:
@@ -291,18 +388,35 @@ def _resume(
     """Takes over a checkpoint; step 0 and an empty history when there is none."""
     if not path.is_file():
         return 0, []
+    state = _read(path, trained, known)
+    _take(state, trained)
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        optimiser.load_state_dict(state["optimiser"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} can't be gone on with ({error}); delete it to start afresh.") from error
+    return int(state["step"]), list(state["history"])
+
+
+def _read(path: Path, trained: Mapping[str, nn.Parameter], known: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint that fits a training."""
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         for key, value in known.items():
             if state[key] != value:
                 odd = sorted(name for name in {**state[key], **value} if state[key].get(name) != value.get(name))
                 raise WeightsError(f"{path} is of another training ({', '.join(odd)} differ); delete it, or move it.")
-        if state["trained"].keys() != trained.keys():
+        shapes = [{name: one.shape for name, one in part.items()} for part in (state["trained"], trained)]
+        if shapes[0] != shapes[1]:
             raise WeightsError(f"{path} is of another network; delete it to start afresh.")
-        with torch.no_grad():
-            for name, parameter in trained.items():
-                parameter.copy_(state["trained"][name])
-        optimiser.load_state_dict(state["optimiser"])
-        return int(state["step"]), list(state["history"])
+        if not {"step", "history", "optimiser"} <= state.keys():
+            raise WeightsError(f"{path} is not whole; delete it to start afresh.")
+        return state
     except (RuntimeError, KeyError, ValueError, EOFError, OSError, AttributeError, pickle.UnpicklingError) as error:
         raise WeightsError(f"{path} can't be gone on with ({error}); delete it to start afresh.") from error
+
+
+def _take(state: Mapping[str, Any], trained: Mapping[str, nn.Parameter]) -> None:
+    """The trained weights of a checkpoint."""
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(state["trained"][name])

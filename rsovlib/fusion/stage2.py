@@ -26,7 +26,8 @@ class Stage2Recipe:
     """How a fusion network is trained, besides the loop's settings.
 
     Attributes:
-        batch: samples a step; all of one pool, since a step has one list of classes.
+        batch: samples a step, shared out over the devices; on a device all are of one pool, since there is one list of
+            classes.
         clip_factor: learning rate of CLIP's query and value weights, as a share of the new layers'.
         samples: how they are cut, clouded and recoloured. Its ``sar_geometry`` is that of the network's readings.
     """
@@ -152,7 +153,7 @@ def fit(
     history = train(
         Stage2Objective(network),
         parameter_groups(network, recipe.clip_factor),
-        draw_from(pools, recipe.batch, samples),
+        draw_from(pools, loop.share_of(recipe.batch), samples),
         loop,
         checkpoint=checkpoint,
         label=network.config.method,
