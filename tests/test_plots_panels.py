@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rsovlib.errors import InputError
-from rsovlib.plots import Chart, Panel, mean_colours, outlined, plot_charts, plot_panels
+from rsovlib.plots import Chart, Panel, Picture, mean_colours, outlined, plot_charts, plot_panels
 
 IMAGE = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
 LABELS = np.repeat([0, 1, 255], 10)[None].repeat(20, axis=0)
@@ -72,7 +72,7 @@ def test_a_chart_holds_its_curves_and_levels():
     )
     (axes,) = figure.axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("steps", "loss (nats)")
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b", "c"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c"]
     assert axes.lines[1].get_xdata().tolist() == [1, 9]
     colours = {line.get_color() for line in axes.lines}
     styles = {line.get_linestyle() for line in axes.lines[:2]}
@@ -82,3 +82,18 @@ def test_a_chart_holds_its_curves_and_levels():
     logarithmic.figure.canvas.draw()
     labels = [tick.get_text() for tick in logarithmic.get_xticklabels()]
     assert {"5", "10", "20", "100"} <= set(labels)
+
+
+def test_charts_of_the_same_curves_share_a_legend_and_single_curves_need_none():
+    def chart(*names: str) -> Chart:
+        return Chart("x", "y", {name: ([1, 2], [1, 2]) for name in names})
+
+    def of_axes(figure: Picture) -> list[int]:
+        return [len(axes.get_legend().get_texts()) if axes.get_legend() else 0 for axes in figure.axes]
+
+    shared = plot_charts([chart("a", "b"), chart("a", "b")])
+    assert (len(shared.legends), of_axes(shared)) == (1, [0, 0])
+    own = plot_charts([chart("a", "b"), chart("a", "c"), chart("a")])
+    assert (len(own.legends), of_axes(own)) == (0, [2, 2, 0])
+    single = plot_charts([chart("a")])
+    assert (len(single.legends), of_axes(single)) == (0, [0])

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from rsovlib.errors import InputError
 from rsovlib.plots.colours import OKABE_ITO
-from rsovlib.plots.page import LABEL, PAGE_WIDTH, TICK, TITLE
+from rsovlib.plots.page import LABEL, PAGE_WIDTH, TICK, TITLE, legend_columns
 from rsovlib.plots.picture import Picture
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def _round_ticks(axes: Axes) -> None:
 
 
 def plot_charts(charts: Sequence[Chart], width: float = 4.8, height: float = 3.3) -> Picture:
-    """Charts side by side, each with its own legend; more than three go into two rows.
+    """Charts side by side; more than three go into two rows.
+
+    Charts with the same curves share one legend below them, where it hides nothing; others have their own.
 
     Args:
         charts: what to draw.
@@ -100,6 +102,20 @@ def plot_charts(charts: Sequence[Chart], width: float = 4.8, height: float = 3.3
         axes.spines[["top", "right"]].set_visible(False)
         if chart.y_range is not None:
             axes.set_ylim(*chart.y_range)
-        if len(chart.curves) + len(chart.levels) > 1:  # a single curve is named by its axis
-            axes.legend(fontsize=TICK, framealpha=0.85, edgecolor="none")
+    _legends(figure, list(grid[: len(charts)]))
     return figure
+
+
+def _legends(figure: Picture, drawn: Sequence[Axes]) -> None:
+    """One legend for charts of the same curves, else one a chart; none for a single curve, which its axis names."""
+    entries = [axes.get_legend_handles_labels() for axes in drawn]
+    names = entries[0][1]
+    if all(one[1] == names for one in entries):
+        if len(names) > 1:
+            columns = legend_columns(names, figure.get_figwidth())
+            looks: dict[str, Any] = {"frameon": False, "fontsize": LABEL, "handlelength": 2.6}
+            figure.legend(*entries[0], loc="outside lower center", ncols=columns, **looks)
+        return
+    for axes, (_, own) in zip(drawn, entries, strict=True):
+        if len(own) > 1:
+            axes.legend(fontsize=TICK, framealpha=0.85, edgecolor="none")

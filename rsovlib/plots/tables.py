@@ -36,7 +36,10 @@ def page_table(
     Returns:
         What JupyterLab shows as a table.
     """
-    shown, numbers, texts, intervals = frame.copy().astype(object), [], [], []
+    shown = frame.copy().astype(object)
+    numbers: list[int] = []
+    texts: list[int] = []
+    intervals: list[int] = []
     for place, name in enumerate(frame.columns):
         values = [None if _missing(value) else value for value in frame.iloc[:, place]]
         there = [value for value in values if value is not None]
@@ -60,7 +63,7 @@ def _styles(numbers: list[int], texts: list[int], intervals: list[int]) -> list[
     looks = [
         ("caption", "text-align: left; font-size: 12px; padding: 0.3em 0"),
         ("th, td", "font-size: 12px; padding: 0.35em 0.6em; vertical-align: top"),
-        ("th.row_heading, th.index_name", "text-align: left; max-width: 20em; white-space: normal"),
+        ("th.row_heading, th.index_name", "text-align: left; max-width: 28em; white-space: normal"),
         ("th.col_heading", "vertical-align: bottom; white-space: normal"),
     ]
     looks += [(f".col{place}", "text-align: right") for place in numbers]

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.ndimage import uniform_filter
 from scipy.stats import multivariate_normal
 
 from rsovlib.data.clouds import CLOUD_OPACITY, add_clouds
 from rsovlib.data.scenes import make_scene
-from rsovlib.experiments.lessons.exercises import Exercise, NumberExercise, Prediction
-from rsovlib.metrics import SegmentationMetrics, confidence_interval
+from rsovlib.experiments.lessons.exercises import Exercise, Feedback, NumberExercise, Prediction
+from rsovlib.metrics import SegmentationMetrics, compare, confidence_interval
 from rsovlib.plots import OKABE_ITO, Picture
+from rsovlib.plots.page import LABEL, PAGE_WIDTH, TITLE
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -79,12 +81,14 @@ class CloudStudy:
     Attributes:
         covers: shares of the image under clouds.
         counted: cover -> version -> counts, with the strata "clear" and "cloudy".
+        cloudless: cover -> counts of the colours on the same scenes without any cloud, with the strata of that cover.
         scenes: how many.
         size: their side.
     """
 
     covers: tuple[float, ...]
     counted: dict[float, dict[str, SegmentationMetrics]]
+    cloudless: dict[float, SegmentationMetrics]
     scenes: int
     size: int
 
@@ -94,7 +98,7 @@ class CloudStudy:
 
     def plot(self) -> Picture:
         """mIoU over the cover, with 95 % bootstrap intervals."""
-        figure = Picture(figsize=(7.5, 3.6), layout="constrained")
+        figure = Picture(figsize=(PAGE_WIDTH, 4.0), layout="constrained")
         axes = figure.subplots()
         x = 100 * np.array(self.covers)
         for colour, (version, style) in zip(
@@ -106,10 +110,53 @@ class CloudStudy:
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set(xlabel="cover of thick clouds (%)", ylabel="mIoU (%)", ylim=(0, None))
         axes.set_title(
-            f"{self.scenes} coasts of {self.size} x {self.size}; bands: 95 % bootstrap intervals", fontsize=10
+            f"{self.scenes} coasts of {self.size} x {self.size} pixels; bands: 95 % bootstrap intervals over them",
+            fontsize=TITLE,
         )
-        figure.legend(title="evidence", loc="outside right upper", frameon=False)
+        figure.legend(title="evidence", loc="outside right upper", frameon=False, fontsize=LABEL)
         return figure
+
+    def under_and_between(self, cover: float = 0.5) -> pd.DataFrame:
+        """mIoU in percent at one cover, apart for the pixels under clouds and under clear sky; a row a version."""
+        return pd.DataFrame(
+            {
+                version: {
+                    f"{part} pixels: mIoU (%)": 100 * found["miou"]
+                    for part, found in counts.compute()["strata"].items()
+                }
+                for version, counts in self.counted[cover].items()
+            }
+        ).T.rename_axis("evidence")
+
+    def worth_of_being_told(self, cover: float = 0.5) -> str:
+        """What knowing the clouds is worth, and whether it could be an accident of these scenes, as a sentence."""
+        counted = self.counted[cover]
+        tested = compare(counted["both, told of clouds"], counted["both"], "miou", resamples=500)
+        gain = tested.difference
+        return (
+            f"Told of the clouds minus not told, all pixels: {100 * gain.value:+.1f} points of mIoU "
+            f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]; p = {tested.p_exchange:.2g} of exchanging both in "
+            f"some of the {tested.images} scenes (below {2.0 ** (1 - tested.images):.2g} it can't be with so few)."
+        )
+
+    def cost_outcome(self, guess: str | None = None) -> Feedback:
+        """What came true of :data:`COST`."""
+        covered = {version: self.miou(1.0, version) for version in VERSIONS}
+        scores = "; ".join(f"{version} {100 * value:.1f} %" for version, value in covered.items())
+        return COST.outcome(worst_version(covered), f"mIoU when all is cloudy: {scores}.", guess)
+
+    def shadows_outcome(self, guess: str | None = None, cover: float = 0.5) -> Feedback:
+        """What came true of :data:`SHADOWS`."""
+        with_clouds, without = (
+            100 * counts.compute()["strata"]["clear"]["miou"]
+            for counts in (self.counted[cover]["colours"], self.cloudless[cover])
+        )
+        return SHADOWS.outcome(
+            "a" if without - with_clouds < 1 else "b",
+            f"The same pixels under clear sky: {without:.1f} % without a cloud anywhere, {with_clouds:.1f} % with "
+            "clouds over the others.",
+            guess,
+        )
 
 
 def cloud_study(
@@ -134,28 +181,26 @@ def cloud_study(
         }
         for cover in covers
     }
+    cloudless = {cover: SegmentationMetrics(list(TAUGHT), strata=("clear", "cloudy")) for cover in covers}
     for seed in test:
         view = coast(size, seed)
         echoes = by_radar.evidence(view.radar)
+        undisturbed = by_colour.evidence(view.colours).argmax(axis=-1)
         for cover in covers:
             pictured, opacity = add_clouds(view.colours, cover, "thick", seed)
             cloudy = opacity > CLOUD_OPACITY
+            cloudless[cover].update(undisturbed, view.labels, strata=cloudy.astype(int))
             seen = by_colour.evidence(pictured)
             told = np.where(cloudy[..., None], 0, seen)
             for version, evidence in zip(VERSIONS, (seen, echoes, seen + echoes, told + echoes), strict=True):
                 counted[cover][version].update(
                     evidence.argmax(axis=-1), view.labels, image=str(seed), strata=cloudy.astype(int)
                 )
-    return CloudStudy(tuple(covers), counted, len(test), size)
+    return CloudStudy(tuple(covers), counted, cloudless, len(test), size)
 
 
 # ---- what the lesson asks ----------------------------------------------------------------------------------------
 
-VEIL = Prediction(
-    "A thin cloud (ice) and a thick one (droplets) lie over forest and water. Under which of them can the two still be "
-    "told apart in the infrared?",
-    {"a": "under the thin one only", "b": "under both", "c": "under neither"},
-)
 COST = Prediction(
     "Thick clouds cover everything. Four versions of a classifier see colours, radar, both with their evidence added, "
     "or both with the colours left out under clouds. Which is the worst?",
@@ -166,10 +211,10 @@ COST = Prediction(
         "d": "the colours alone, and both added just as much",
     },
 )
-UNDER_CLOUDS = Prediction(
-    "Half the image is cloudy. Among the cloudy pixels only: is adding the colours' evidence to the radar's better "
-    "than the radar alone?",
-    {"a": "yes: two sensors know more than one", "b": "no"},
+SHADOWS = Prediction(
+    "Half of each image is cloudy; over the other half the sky is clear. Does the classifier of colours do as well in "
+    "that other half as if there were no cloud at all?",
+    {"a": "yes, to within a point of mIoU: no cloud hangs there", "b": "no, it loses more"},
 )
 
 
@@ -187,7 +232,7 @@ def light_exercise(opacity: Floats) -> Exercise:
         "everything? A share from 0 to 1; guess first, then compute it from the opacity.",
         lambda: float((1 - opacity).mean()),
         tolerance=0.05,
-        hint="What the cloud keeps back and what arrives make 1. The table above has a mean opacity for thin clouds.",
+        hint="What the cloud keeps back and what arrives make 1, pixel by pixel: opacity is the former.",
         explanation="So a thin cloud is a matter of contrast more than of loss; the thick one is a matter of loss.",
     )
 
@@ -195,7 +240,8 @@ def light_exercise(opacity: Floats) -> Exercise:
 def iou_exercise() -> Exercise:
     """What one wrong pixel more does to an IoU."""
     return NumberExercise(
-        "One more pixel of the water is called forest. What is the IoU of water then? (Counts in the table of pixels.)",
+        "In the small map of three classes, one more pixel of the water is called forest. What is the IoU of water "
+        "then? (The counts stand in the matrix of confusion.)",
         lambda: 4 / (4 + 0 + 2),
         tolerance=0.005,
         hint="It leaves TP and joins FN.",

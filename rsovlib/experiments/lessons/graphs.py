@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from rsovlib.data.classes import parse_classes
-from rsovlib.experiments.lessons.exercises import ArrayExercise, Exercise, NumberExercise, Prediction
+from rsovlib.experiments.lessons.exercises import ArrayExercise, Exercise, Feedback, NumberExercise, Prediction
 from rsovlib.experiments.sdci.ladder import IGNORED
 from rsovlib.experiments.subject import Subject
 from rsovlib.kernels import diffuse, diffuse_limit, knn_transition
@@ -144,6 +144,23 @@ def plot_walk(
     return plot_panels(panels, sides=graph.subject.image.shape[:2], gsd=graph.subject.gsd, columns=3, cell=3.1)
 
 
+def plot_restarts(
+    graph: PatchGraph, transition: Any, point: tuple[int, int], alphas: Sequence[float], steps: int = 40
+) -> Picture:
+    """The walker's whereabouts for several alphas; the titles say how many are at the start, and one step from it."""
+    node = graph.node(point)
+    near = transition[[node]].indices
+    panels = []
+    for alpha in alphas:
+        at = walker(transition, node, steps, alpha)
+        shown = np.log10(np.maximum(at * len(graph.features), 1e-2)).reshape(graph.grid)
+        title = (
+            f"alpha = {alpha:g}: {100 * at[node]:.1f} % at the start,\n{100 * at[near].sum():.0f} % one step from it"
+        )
+        panels.append(Panel(title, shown, "log10 of multiples of even", (-2.0, 2.0), marks=(point,)))
+    return plot_panels(panels, sides=graph.subject.image.shape[:2], gsd=graph.subject.gsd, columns=3)
+
+
 def share_at_home(graph: PatchGraph, transition: Any, node: int, steps: int, alpha: float = 1.0) -> float:
     """The share of walkers that stand on the kind of land that they started from; NaN without truth."""
     truth = graph.truth()
@@ -191,6 +208,28 @@ def convergence(transition: Any, scores: Floats, alphas: Sequence[float], steps:
     return found
 
 
+def steps_left_below(distances: Floats, share: float = 0.01) -> int:
+    """The smallest number of steps after which less than a share of the way to the limit is left; -1 for never."""
+    below = np.flatnonzero(distances < share)
+    return int(below[0]) if len(below) else -1
+
+
+def bound_outcome(found: dict[float, Floats], alpha: float, guess: str | None = None) -> Feedback:
+    """What came true of :data:`BOUND`, for one alpha of :func:`convergence`."""
+    promised = steps_of_bound(alpha)
+    needed = steps_left_below(found[alpha])
+    return BOUND.outcome(
+        "c" if not 0 <= needed <= promised else "b" if needed <= promised / 2 else "a",
+        f"alpha = {alpha:g}: less than 1 % is left after {needed} steps; the bound promises it after {promised}.",
+        guess,
+    )
+
+
+def steps_of_bound(alpha: float, left: float = 0.01) -> int:
+    """The smallest T with alpha^T below a share."""
+    return next(t for t in range(100_000) if alpha**t < left)
+
+
 def plot_convergence(found: dict[float, Floats]) -> Picture:
     """:func:`convergence` beside its bound alpha^t."""
     curves: dict[str, tuple[Any, Any]] = {}
@@ -206,7 +245,7 @@ def plot_convergence(found: dict[float, Floats]) -> Picture:
         log_y=True,
         marks=False,
     )
-    return plot_charts([chart], width=6.5, height=3.6)
+    return plot_charts([chart], width=7.5, height=3.8)
 
 
 def sweep(
@@ -260,6 +299,15 @@ LEAVES = Prediction(
     "Walkers start at one patch and go 40 steps to alike patches, without ever starting again. Where are they then?",
     {"a": "more than half stand on the kind of land that they came from", "b": "most have left it"},
 )
+BOUND = Prediction(
+    "After t steps at most alpha^t of the way to the limit is left. How many steps does it really take until less than "
+    "1 % is left?",
+    {
+        "a": "about as many as that bound says",
+        "b": "at most half as many",
+        "c": "more: a bound is an optimist",
+    },
+)
 ALPHA = Prediction(
     "CLIP's scores walk on DINO's graph. alpha is the share that comes from the neighbours. How does mIoU change as "
     "alpha goes from 0 (no walk) towards 1 (the first scores forgotten)?",
@@ -294,8 +342,8 @@ def steps_exercise(alpha: float = 0.9, left: float = 0.01) -> Exercise:
     """The smallest T that leaves less than a share of the transient."""
     return NumberExercise(
         f"After T steps at most alpha^T of the way to the limit is left. With alpha = {alpha:g}, what is the smallest "
-        f"T that leaves less than {left:.0%}?",
-        lambda: float(next(t for t in range(10_000) if alpha**t < left)),
+        f"T that leaves less than {100 * left:g} %?",
+        lambda: float(steps_of_bound(alpha, left)),
         tolerance=0.25,
         hint="Take the logarithm of both sides, and round up.",
         explanation="SDCI takes 40 steps, which leaves a little more.",

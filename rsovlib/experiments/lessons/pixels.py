@@ -16,11 +16,12 @@ from matplotlib.ticker import PercentFormatter
 from rsovlib.backbones.clip import ClipBackbone
 from rsovlib.backbones.text import encode_classes
 from rsovlib.data.classes import parse_classes
-from rsovlib.experiments.lessons.exercises import ArrayExercise, Exercise, NumberExercise, Prediction
+from rsovlib.experiments.lessons.exercises import ArrayExercise, Exercise, Feedback, NumberExercise, Prediction
 from rsovlib.experiments.sdci.ladder import IGNORED
 from rsovlib.experiments.subject import Subject
 from rsovlib.metrics import SegmentationMetrics
 from rsovlib.plots import Panel, Picture, class_shares, plot_panels
+from rsovlib.plots.page import TICK
 from rsovlib.segmenters import policies
 from rsovlib.segmenters.dense import DenseClip, DenseConfig, LastBlock
 from rsovlib.segmenters.images import RGB, patch_sides, resize_pil_bicubic, to_unit
@@ -106,11 +107,11 @@ def plot_whole_image(table: pd.DataFrame) -> Picture:
     places = np.arange(len(table))[::-1]
     for offset, column, colour in ((0.2, "probability", "#0072B2"), (-0.2, "share of the area", "#E69F00")):
         bars = axes.barh(places + offset, table[column], height=0.38, color=colour, label=f"{column}")
-        axes.bar_label(bars, labels=[f"{value:.0%}" for value in table[column]], padding=2, fontsize=8)
+        axes.bar_label(bars, labels=[f"{100 * value:.0f} %" for value in table[column]], padding=2, fontsize=TICK)
     axes.set_yticks(places, list(table.index))
     axes.set_xlim(0, 1.1)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel("probability of the class, share of the area (percent)")
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=None))
+    axes.set_xlabel("percent")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
@@ -125,11 +126,16 @@ class Looking:
         point: (row, column) of the patch, in pixels.
         maps: variant -> (h, w), the mean over the heads of its row, without the class token, as multiples of a
             uniform one.
+        own: variant -> percent of a patch's attention that falls on patches of its own class, mean over all patches
+            of the image; NaN without the truth.
+        own_by_chance: the same for attention that is spread evenly.
     """
 
     subject: Subject
     point: tuple[int, int]
     maps: dict[str, npt.NDArray[np.float32]]
+    own: dict[str, float]
+    own_by_chance: float
 
     def plot(self) -> Picture:
         """The image and all maps, on one scale."""
@@ -139,6 +145,22 @@ class Looking:
             title = name.replace(" (", "\n(")
             panels.append(Panel(title, values, "multiples of uniform", (0.0, max(top, 1.0)), marks=(self.point,)))
         return plot_panels(panels, sides=self.subject.image.shape[:2], gsd=self.subject.gsd, columns=4)
+
+    def focus(self) -> pd.DataFrame:
+        """What falls on a patch's own class, in percent, over all patches of the image; even attention last."""
+        shares = self.own | {"spread evenly": self.own_by_chance}
+        column = "attention on the patch's own class (%)"
+        return pd.DataFrame({column: shares}).rename_axis("last block's attention")
+
+    def outcome(self, guess: str | None = None) -> Feedback:
+        """What came true of :data:`FOCUS`: over all patches, not only the one that is drawn."""
+        own = self.own["q with k (CLIP)"]
+        return FOCUS.outcome(
+            "a" if own > 50 else "b",
+            f"Over all patches of this image {own:.0f} % of CLIP's own attention falls on the patch's own class; "
+            f"spread evenly it would be {self.own_by_chance:.0f} %.",
+            guess,
+        )
 
 
 def looking(clip: ClipBackbone, subject: Subject, config: DenseConfig, point: tuple[int, int]) -> Looking:
@@ -155,32 +177,40 @@ def looking(clip: ClipBackbone, subject: Subject, config: DenseConfig, point: tu
         model = VariantCLIP(clip, VARIANTS["q with k (CLIP)"], "full", config)
         last = model.last_block(_stream(clip, subject.image, config), _grid(clip, subject.image, config))
         rows, columns = last.grid
+        alike, known = _alike(subject, last.grid)
         token = (point[0] * rows // height) * columns + point[1] * columns // width
-        maps = {}
+        maps, own = {}, {}
         for name, policy in VARIANTS.items():
             weights = policy(last)
             if weights is None:
-                row = F.one_hot(torch.tensor(token), rows * columns).float()
+                attention = torch.eye(rows * columns)
             else:
-                row = weights[0].mean(dim=0)[1 + token, 1:].cpu().float()
-            maps[name] = (row / row.mean()).reshape(rows, columns).numpy()
-    return Looking(subject, point, maps)
+                attention = weights[0].mean(dim=0)[1:, 1:].cpu().float()
+            maps[name] = (attention[token] / attention[token].mean()).reshape(rows, columns).numpy()
+            seen = attention[known][:, known]
+            own[name] = 100 * float(((seen * alike).sum(dim=1) / seen.sum(dim=1)).mean())
+    return Looking(subject, point, maps, own, 100 * float(alike.float().mean()))
 
 
 def variant_maps(
-    clip: ClipBackbone, subject: Subject, config: DenseConfig, layout: str = "attention alone"
+    clip: ClipBackbone,
+    subject: Subject,
+    config: DenseConfig,
+    layout: str = "attention alone",
+    names: Iterable[str] = tuple(VARIANTS),
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """The class map (H, W) of every variant.
+    """The class map (H, W) of every variant, or of some.
 
     Args:
         clip: the model.
         subject: the image.
         config: the same for all.
         layout: one of :data:`LAYOUTS`.
+        names: of the variants.
     """
     return {
-        name: VariantCLIP(clip, policy, LAYOUTS[layout], config)(subject.image, subject.classes).labels
-        for name, policy in VARIANTS.items()
+        name: VariantCLIP(clip, VARIANTS[name], LAYOUTS[layout], config)(subject.image, subject.classes).labels
+        for name in names
     }
 
 
@@ -230,7 +260,10 @@ WHERE = Prediction(
 )
 FOCUS = Prediction(
     "A patch of the last block looks at others by its query and their keys (q with k). Where will it look?",
-    {"a": "mostly at places that look like itself", "b": "not mainly at its like"},
+    {
+        "a": "at places of its own kind: more than half of its attention goes there",
+        "b": "elsewhere: at most half of it does",
+    },
 )
 LAYOUT = Prediction(
     "Each variant is run twice: in the whole block, with residual and feed-forward, and with the attention's output "
@@ -264,26 +297,23 @@ def tokens_exercise(clip: ClipBackbone, sides: tuple[int, int]) -> Exercise:
     )
 
 
-def focus_of(view: Looking) -> float:
-    """The share of attention under CLIP's own map that falls on pixels of the marked patch's class, over their share.
-
-    1 is what a uniform map has; needs the truth.
-    """
-    labels = view.subject.labels
-    if labels is None:
-        return float("nan")
-    attention = view.maps["q with k (CLIP)"]
-    rows, columns = attention.shape
-    height, width = labels.shape
-    centres = labels[
-        ((np.arange(rows) + 0.5) * height / rows).astype(int)[:, None],
-        ((np.arange(columns) + 0.5) * width / columns).astype(int),
-    ]
-    alike = centres == labels[view.point]
-    return float(attention[alike].sum() / attention.sum() / max(alike.mean(), 1e-12))
-
-
 # ---- details -------------------------------------------------------------------------------------------------------
+
+
+def _alike(subject: Subject, grid: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which patches have one class at their middles.
+
+    Returns:
+        (M, M) bool, and (M,) the indices of the M patches whose class is known (none without the truth).
+    """
+    if subject.labels is None:
+        return torch.zeros(0, 0, dtype=torch.bool), torch.zeros(0, dtype=torch.int64)
+    (height, width), (rows, columns) = subject.labels.shape, grid
+    down = ((np.arange(rows) + 0.5) * height / rows).astype(int)
+    across = ((np.arange(columns) + 0.5) * width / columns).astype(int)
+    labels = torch.from_numpy(subject.labels[down[:, None], across].astype(np.int64)).flatten()
+    known = torch.nonzero(labels != IGNORED).flatten()
+    return labels[known][:, None] == labels[known], known
 
 
 def _grid(clip: ClipBackbone, image: RGB, config: DenseConfig) -> tuple[int, int]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.ndimage import gaussian_filter
 from scipy.special import softmax
 
-from rsovlib.experiments.lessons.exercises import ArrayExercise, Exercise, NumberExercise, Prediction
-from rsovlib.kernels import CscpResult, edge_weights
+from rsovlib.experiments.lessons.exercises import ArrayExercise, Exercise, Feedback, NumberExercise, Prediction
+from rsovlib.kernels import CscpResult, edge_weights, solve_cscp
 from rsovlib.plots import Chart, Panel, Picture, plot_charts, plot_panels
 
 #: Weights of the two models in the energy, SDCI's.
@@ -45,9 +46,11 @@ class MadeUpScene:
         return float((labels == self.truth).mean())
 
     def plot(self, maps: Mapping[str, npt.NDArray[Any]]) -> Picture:
-        """Label maps side by side, with the share of pixels that are right."""
-        panels = [Panel(f"{title}\n{self.right(labels):.1%} right", labels) for title, labels in maps.items()]
-        return plot_panels(panels, [f"class {k}" for k in range(len(self.p_clip))], columns=len(maps), cell=3.1)
+        """Label maps beside the truth, with the share of pixels that are right."""
+        panels = [Panel("the truth", self.truth)]
+        for title, labels in maps.items():
+            panels.append(Panel(f"{title}\n{100 * self.right(labels):.1f} % right", labels))
+        return plot_panels(panels, [f"class {k}" for k in range(len(self.p_clip))], columns=3)
 
 
 def made_up_scene(size: int, classes: int, noise: float, seed: int) -> MadeUpScene:
@@ -80,28 +83,94 @@ def plot_convergence(result: CscpResult, pixels: int, tolerance: float) -> Pictu
     gaps = {"gap / P": (iterations, [check.relative_gap for check in result.history])}
     return plot_charts(
         [
-            Chart("iteration", "energy (nats a pixel)", energies, "the optimum is between them", marks=False),
-            Chart("iteration", "relative gap", gaps, "the certificate", {"tolerance": tolerance}, log_y=True),
+            Chart("iteration", "energy (nats a pixel)", energies, "primal and dual", marks=False),
+            Chart("iteration", "relative gap", gaps, "the gap between them", {"tolerance": tolerance}, log_y=True),
         ]
     )
 
 
-def plot_race(runs: Mapping[str, CscpResult], tolerance: float) -> Picture:
-    """The relative gap of several solvers over their iterations."""
-    curves = {
-        name: ([check.iteration for check in run.history], [check.relative_gap for check in run.history])
-        for name, run in runs.items()
-    }
-    chart = Chart(
-        "iteration",
-        "relative gap",
-        curves,
-        "the same certificate for all",
-        {"tolerance": tolerance},
-        log_y=True,
-        marks=False,
+def between_outcome(result: CscpResult, precise: CscpResult, pixels: int, guess: str | None = None) -> Feedback:
+    """What came true of :data:`BETWEEN`.
+
+    Args:
+        result: whose checks are judged.
+        precise: a much more exact solution of the same problem.
+        pixels: of the scene.
+        guess: the learner's.
+    """
+    between = all(
+        check.dual_energy <= precise.energy and check.energy >= precise.dual_energy for check in result.history
     )
-    return plot_charts([chart], width=6.4, height=3.6)
+    return BETWEEN.outcome(
+        "a" if between else "c",
+        f"A solution a hundred times as exact puts the optimum between {precise.dual_energy / pixels:.7f} and "
+        f"{precise.energy / pixels:.7f} nats a pixel; {'no' if between else 'some'} check had its primal below or its "
+        "dual above that.",
+        guess,
+    )
+
+
+def beta_sweep(scene: MadeUpScene, betas: Sequence[float], tolerance: float = 1e-3) -> dict[float, float]:
+    """Share of the pixels that are right, in percent, for several weights of the total variation."""
+    return {beta: 100 * scene.right(solve_cscp(**scene.problem(beta), tolerance=tolerance).labels) for beta in betas}
+
+
+def plot_betas(found: Mapping[float, float], alone: Mapping[str, float]) -> Picture:
+    """:func:`beta_sweep`, and what each map has alone."""
+    curves = {"fused": (np.array(list(found)), np.array(list(found.values())))}
+    chart = Chart("beta (nats)", "pixels that are right (percent)", curves, levels=dict(alone))
+    return plot_charts([chart], width=7.0, height=3.4)
+
+
+def beta_outcome(found: Mapping[float, float], guess: str | None = None) -> Feedback:
+    """What came true of :data:`BETA`."""
+    betas, values = list(found), list(found.values())
+    place = int(np.argmax(values))
+    return BETA.outcome(
+        "a" if place == len(values) - 1 else "c" if place == 0 else "b",
+        f"{values[0]:.1f} % at beta = {betas[0]:g}, {values[place]:.1f} % at beta = {betas[place]:g}, "
+        f"{values[-1]:.1f} % at beta = {betas[-1]:g}.",
+        guess,
+    )
+
+
+def plot_race(runs: Mapping[str, CscpResult], tolerance: float) -> Picture:
+    """The relative gap of several solvers over their iterations, and over their time, which is this machine's."""
+    gaps = {name: [check.relative_gap for check in run.history] for name, run in runs.items()}
+    counted = {name: ([check.iteration for check in run.history], gaps[name]) for name, run in runs.items()}
+    timed = {name: ([1e3 * check.seconds for check in run.history][1:], gaps[name][1:]) for name, run in runs.items()}
+    level = {"tolerance": tolerance}
+    return plot_charts(
+        [
+            Chart("iteration", "relative gap", counted, "by iterations", level, log_y=True, marks=False),
+            Chart("time (ms)", "relative gap", timed, "by time", level, log_x=True, log_y=True, marks=False),
+        ],
+        height=3.6,
+    )
+
+
+def race_table(runs: Mapping[str, CscpResult]) -> pd.DataFrame:
+    """A row a solver: iterations, time of each with its share of the checks, the gap that it left, and its energy."""
+    return pd.DataFrame(
+        {
+            name: {
+                "iterations": run.iterations,
+                "ms an iteration": 1e3 * run.history[-1].seconds / run.iterations,
+                "relative gap (1e-4)": 1e4 * run.relative_gap,
+                "P (nats)": run.energy,
+            }
+            for name, run in runs.items()
+        }
+    ).T.rename_axis("solver")
+
+
+def fastest_outcome(runs: Mapping[str, CscpResult], guess: str | None = None) -> Feedback:
+    """What came true of :data:`FASTEST`; a solver that has not come to the tolerance is behind all that have."""
+    order = sorted(runs, key=lambda name: (not runs[name].converged, runs[name].iterations, runs[name].relative_gap))
+    counts = "; ".join(
+        f"{name}: {run.iterations}{'' if run.converged else ', not there'}" for name, run in runs.items()
+    )
+    return FASTEST.outcome(dict(zip(runs, "abc", strict=True))[order[0]], f"{counts} iterations.", guess)
 
 
 # ---- what the lesson asks ----------------------------------------------------------------------------------------
@@ -111,9 +180,13 @@ BETWEEN = Prediction(
     "the optimum lie?",
     {
         "a": "between the two, at every check",
-        "b": "at the primal: the dual only helps to get there",
+        "b": "above both: they rise towards it",
         "c": "nobody knows before the solver has ended",
     },
+)
+BETA = Prediction(
+    "beta weighs the total variation. How does the share of right pixels change as beta grows from 0 to 3?",
+    {"a": "it rises all the way: more smoothing, less noise", "b": "it is best in between", "c": "it falls"},
 )
 BETTER = Prediction(
     "The convex step mixes both maps and smooths them. Is the result better than the better of the two maps?",
