@@ -2,6 +2,17 @@
 
 A table is a notebook, the matrix of parameters that it is run with in each profile, and what the paper printed. To add
 one, write the notebook (it calls :func:`rsovlib.experiments.record`) and the YAML file beside the others.
+
+A table may build upon others: ``needs`` names them, and ``inputs`` says which of its notebook's parameters get the
+folders of their runs. Of the other table's runs those fit whose parameters agree wherever both matrices name one (a
+table with ``matrix: {seed: [0, 1]}`` gets, for each seed, that seed's training)::
+
+    needs: [training]
+    inputs: {model: training}              # model: str = ""            the folder of the one run that fits
+    inputs: {models: [training, more]}     # models: list[str] = []     the folders of all runs that fit, of both tables
+
+A list is given without those runs that can't be run; if that leaves none, the table can't be run either. Folders in a
+list are relative to the run's own. Both keys may stand at the table, for all profiles, or in one of its profiles.
 """
 
 from __future__ import annotations
@@ -38,14 +49,21 @@ class ProfileRuns(_Strict):
     Attributes:
         parameters: the same for all runs.
         matrix: name -> values (all combinations are run), or a list of single points.
-        weights: names of weights as in ``rsovlib weights list``; ``"{clip}"`` is the value of the parameter ``clip``.
-        data: what :func:`rsovlib.experiments.identity.data_version` knows; may name parameters too.
+        weights: names of weights as in ``rsovlib weights list``, or ``ARCHITECTURE@WEIGHTS`` as in
+            :mod:`rsovlib.fusion.named`; ``"{clip}"`` is the value of the parameter ``clip``.
+        data: what :func:`rsovlib.experiments.identity.data_version` knows, ``datasets/NAME/PROTOCOL``, or an absolute
+            folder; may name parameters too, whose values may be several with commas between, or none.
+        needs, inputs: what this profile needs besides what the table does in all of them.
+        partly: run with what there is of the needed runs, if there is any.
     """
 
     parameters: Point = Field(default_factory=dict)
     matrix: dict[str, list[Any]] | list[Point] = Field(default_factory=dict)
     weights: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
+    needs: tuple[Name, ...] = ()
+    inputs: dict[str, Name | tuple[Name, ...]] = Field(default_factory=dict)
+    partly: bool = False
 
     @model_validator(mode="after")
     def _not_empty(self) -> ProfileRuns:
@@ -164,7 +182,7 @@ class TableEntry(_Strict):
         notebook: path among the files that come with rsovlib.
         by_name: run only when it is asked for by name, because it takes long.
         needs: tables that have to be run before.
-        inputs: parameter -> table among ``needs`` whose run's folder it gets.
+        inputs: parameter -> table, or tables, among ``needs`` whose runs' folders it gets; see the module.
         profiles: how it is run in each; one that is missing is "not run".
         published: what the paper printed, if it is a paper's table.
         notes: for the report.
@@ -177,17 +195,35 @@ class TableEntry(_Strict):
     notebook: str
     by_name: bool = False
     needs: tuple[Name, ...] = ()
-    inputs: dict[str, Name] = Field(default_factory=dict)
+    inputs: dict[str, Name | tuple[Name, ...]] = Field(default_factory=dict)
     profiles: dict[Literal["embedded", "full"], ProfileRuns]
     published: Published | None = None
     notes: str = ""
 
     @model_validator(mode="after")
     def _known_inputs(self) -> TableEntry:
-        for parameter, table in self.inputs.items():
-            if table not in self.needs:
-                raise ValueError(f"the input {parameter!r} comes from {table!r}, which is not among needs")
+        for profile in (None, *self.profiles):
+            for parameter, tables in self.inputs_in(profile).items():
+                for table in tables:
+                    if table not in self.needs_in(profile):
+                        raise ValueError(f"the input {parameter!r} comes from {table!r}, which is not among needs")
         return self
+
+    def needs_in(self, profile: str | None) -> tuple[str, ...]:
+        """The tables that have to be run before it in a profile; None for what all profiles need."""
+        runs = self.profiles.get(profile)  # type: ignore[call-overload]
+        return tuple(dict.fromkeys([*self.needs, *(runs.needs if runs is not None else ())]))
+
+    def inputs_in(self, profile: str | None) -> dict[str, tuple[str, ...]]:
+        """Parameter -> tables whose runs' folders it gets in a profile."""
+        runs = self.profiles.get(profile)  # type: ignore[call-overload]
+        both = {**self.inputs, **(runs.inputs if runs is not None else {})}
+        return {name: (tables,) if isinstance(tables, str) else tuple(tables) for name, tables in both.items()}
+
+    @property
+    def all_needs(self) -> tuple[str, ...]:
+        """The tables that it needs in any profile."""
+        return tuple(dict.fromkeys(name for profile in (None, *self.profiles) for name in self.needs_in(profile)))
 
     def notebook_path(self) -> Path:
         """Where the notebook is: among the files that come with rsovlib, or at an absolute path."""
@@ -222,8 +258,15 @@ def load_tables(folder: str | os.PathLike[str] | None = None) -> dict[str, Table
     return _in_order(found)
 
 
-def chosen_tables(tables: Mapping[str, TableEntry], names: Iterable[str]) -> dict[str, TableEntry]:
+def chosen_tables(
+    tables: Mapping[str, TableEntry], names: Iterable[str], profile: str | None = None
+) -> dict[str, TableEntry]:
     """The named tables with all that they need, in order; without names all that don't have to be named.
+
+    Args:
+        tables: all of them, each after those that it needs.
+        names: of those that are wanted.
+        profile: whose needs count besides what a table needs in all profiles.
 
     Raises:
         InputError: an unknown name, with the nearest right one.
@@ -237,7 +280,10 @@ def chosen_tables(tables: Mapping[str, TableEntry], names: Iterable[str]) -> dic
         name = wanted.pop()
         if name not in needed:
             needed.add(name)
-            wanted.extend(tables[name].needs)
+            for need in tables[name].needs_in(profile):
+                if need not in tables:
+                    raise unknown_name(f"table that {name} may need", need, tables)
+                wanted.append(need)
     return {name: entry for name, entry in tables.items() if name in needed}
 
 
@@ -246,11 +292,11 @@ def _in_order(tables: Mapping[str, TableEntry]) -> dict[str, TableEntry]:
     from graphlib import CycleError, TopologicalSorter
 
     for name, entry in tables.items():
-        for need in entry.needs:
+        for need in entry.all_needs:
             if need not in tables:
                 raise unknown_name(f"table that {name} may need", need, tables)
     try:
-        order = TopologicalSorter({name: sorted(tables[name].needs) for name in sorted(tables)}).static_order()
+        order = TopologicalSorter({name: sorted(tables[name].all_needs) for name in sorted(tables)}).static_order()
         return {name: tables[name] for name in order}
     except CycleError as error:
         raise InputError(f"Tables need each other in a circle: {' -> '.join(error.args[1])}.") from error

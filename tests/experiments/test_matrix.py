@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import nbformat
@@ -9,9 +10,10 @@ import pytest
 
 from rsovlib.data.manifest import manifest_names
 from rsovlib.errors import InputError
-from rsovlib.experiments import identity
+from rsovlib.experiments import identity, matrix, reproduce
 from rsovlib.experiments.identity import code_version, data_version, notebook_digest, weights_version
-from rsovlib.experiments.matrix import plan_units
+from rsovlib.experiments.matrix import BESIDE, plan_units
+from rsovlib.experiments.runs import FINISHED
 from rsovlib.experiments.tables import chosen_tables, load_tables
 
 
@@ -55,6 +57,164 @@ def test_asking_for_a_table_brings_what_it_needs(two):
     assert {unit.table for unit in plan(two, ["train"])} == {"train"}
     with pytest.raises(InputError, match="Did you mean 'score'"):
         plan(two, ["scores"])
+
+
+# ---- several runs before ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gathered(tables):
+    """Trainings of two methods on three sets, one of which isn't here, and a table that scores each set's networks."""
+    sets = ["scenes", "clouds", "datasets/ddhr-sk/mm-ovseg"]
+    matrix = {"train": sets, "method": ["a", "b"]}
+    runs = {"matrix": matrix, "data": ["{train}"]}
+    tables.add("train", "train: str = ''\nmethod: str = ''", "x = 1", profiles={"full": runs})
+    tables.add("extra", "method: str = ''", "x = 1", profiles={"full": {"matrix": {"method": ["c"]}}})
+    scores = {"matrix": {"train": sets}, "needs": ["train", "extra"], "inputs": {"networks": ["train", "extra"]}}
+    tables.add("score", "train: str = ''\nnetworks: list[str] = []", "y = 2", profiles={"embedded": {}, "full": scores})
+    return tables
+
+
+def test_a_list_gets_the_folders_of_all_runs_that_fit(gathered, monkeypatch):
+    monkeypatch.delenv("RSOV_DATA", raising=False)
+    units = plan(gathered, profile="full")
+    trained = {
+        (unit.table, unit.point.get("train", ""), unit.point["method"]): unit for unit in units if unit.table != "score"
+    }
+    scored = {unit.point["train"]: unit for unit in units if unit.table == "score"}
+    for name in ("scenes", "clouds"):
+        wanted = [trained["train", name, "a"], trained["train", name, "b"], trained["extra", "", "c"]]
+        assert {*scored[name].parameters["networks"]} == {f"{BESIDE}/{one.name}" for one in wanted}
+        assert {*scored[name].needs} == {one.key for one in wanted}
+        assert not scored[name].inputs
+        assert "networks" not in scored[name].point
+    assert len({unit.key for unit in units}) == 6 + 1 + 3
+
+
+def test_what_a_list_cannot_have_is_left_out_unless_that_is_all(gathered, monkeypatch):
+    monkeypatch.delenv("RSOV_DATA", raising=False)
+    scored = {unit.point["train"]: unit for unit in plan(gathered, profile="full") if unit.table == "score"}
+    here = scored["datasets/ddhr-sk/mm-ovseg"]
+    assert not here.missing  # "extra" is there, whatever the data
+    assert [name.split("/")[-1].rpartition("-")[0] for name in here.parameters["networks"]] == ["extra"]
+    assert len(here.needs) == 1
+    only = {"matrix": {"train": ["datasets/ddhr-sk/mm-ovseg"]}, "needs": ["train"], "inputs": {"networks": "train"}}
+    gathered.add("score", "train: str = ''\nnetworks: list[str] = []", "y = 2", profiles={"full": only})
+    (alone,) = [unit for unit in plan(gathered, profile="full") if unit.table == "score"]
+    assert "RSOV_DATA" in alone.missing
+    assert alone.parameters["networks"] == []
+    wrong = {"matrix": {"train": ["elsewhere"]}, "needs": ["train"], "inputs": {"networks": "train"}}
+    gathered.add("score", "train: str = ''\nnetworks: list[str] = []", "y = 2", profiles={"full": wrong})
+    with pytest.raises(InputError, match=r"needs runs of train, and none fits \{'train': 'elsewhere'\}"):
+        plan(gathered, profile="full")
+
+
+def test_needs_of_one_profile_leave_the_other_alone(gathered, monkeypatch):
+    monkeypatch.delenv("RSOV_DATA", raising=False)
+    known = load_tables(gathered.folder)
+    assert list(known).index("score") == 2  # after what it needs in any profile
+    assert list(chosen_tables(known, ["score"])) == ["score"]
+    assert list(chosen_tables(known, ["score"], "embedded")) == ["score"]
+    assert set(chosen_tables(known, ["score"], "full")) == {"train", "extra", "score"}
+    (alone,) = plan_units(chosen_tables(known, ["score"]))
+    assert alone.needs == ()
+    assert "networks" not in alone.parameters
+
+
+def test_tables_that_a_profile_needs_come_from_those_that_ship(gathered, monkeypatch):
+    monkeypatch.delenv("RSOV_DATA", raising=False)
+    known = load_tables(gathered.folder)
+    monkeypatch.setattr(matrix, "load_tables", lambda: known)
+    units = plan_units(chosen_tables(known, ["score"]), profile="full")
+    assert [unit.table for unit in units] == ["extra"] + 6 * ["train"] + 3 * ["score"]
+    monkeypatch.setattr(matrix, "load_tables", dict)
+    with pytest.raises(InputError, match="table that score may need"):
+        plan_units(chosen_tables(known, ["score"]), profile="full")
+
+
+def test_a_table_may_run_with_a_part_of_what_it_needs(gathered, monkeypatch):
+    monkeypatch.delenv("RSOV_DATA", raising=False)
+    for partly in (False, True):
+        runs = {"needs": ["train"], "partly": partly}
+        gathered.add("verdict", "x: int = 1", "y = 2", profiles={"full": runs})
+        (unit,) = [unit for unit in plan(gathered, profile="full") if unit.table == "verdict"]
+        assert bool(unit.missing) is not partly
+        assert len(unit.needs) == (4 if partly else 6)
+
+
+def test_the_folders_are_there_when_the_notebook_runs(tables, tmp_path):
+    write = "from pathlib import Path\nPath('network.txt').write_text(method)"
+    tables.add("train", "method: str = ''", write, matrix={"method": ["a", "b"]})
+    read = "from rsovlib.experiments import record\nfrom pathlib import Path\nfor folder in networks:\n"
+    read += "    record((Path(folder) / 'network.txt').read_text(), 'c', 'm', 1.0)"
+    tables.add("score", "networks: list[str] = []", read, needs=["train"], inputs={"networks": "train"})
+    assert f"../../{FINISHED}" == BESIDE
+    summary = reproduce(["score"], folder=tables.folder, out=tmp_path / "out", workers=0, progress=False)
+    assert summary.is_good
+    assert set(summary.results["row"]) == {"a", "b"}
+    folders = next(unit for unit in summary.units if unit.table == "score").parameters["networks"]
+    assert all((tmp_path / "out" / FINISHED / "score" / folder).resolve().is_dir() for folder in folders)
+
+
+def test_lists_are_checked_like_other_inputs(tables):
+    tables.add("one", "x: int = 1", inputs={"x": "two"})
+    with pytest.raises(InputError, match="not among needs"):
+        load_tables(tables.folder)
+    tables.add("one", "x: int = 1", profiles={"full": {"inputs": {"x": ["two", "three"]}, "needs": ["two"]}})
+    with pytest.raises(InputError, match="'three', which is not among needs"):
+        load_tables(tables.folder)
+
+
+# ---- data and weights ------------------------------------------------------------------------------------------------
+
+
+def test_data_may_be_several_or_none_a_protocol_or_a_folder(tables, tmp_path, monkeypatch):
+    monkeypatch.setenv("RSOV_DATA", str(tmp_path / "data"))
+    copy = tmp_path / "data" / "ddhr-sk"
+    copy.mkdir(parents=True)
+    (copy / "a.png").write_text("x")
+    own = tmp_path / "own"
+    own.mkdir()
+    runs = {"data": ["{pairs}"]}
+    tables.add("one", "pairs: str = ''", profiles={"embedded": runs})
+
+    def versions(pairs):
+        (unit,) = plan(tables, values={"pairs": pairs})
+        return unit
+
+    assert versions("").identity["data"] == {}
+    whole = versions(" scenes, datasets/ddhr-sk/mm-ovseg").identity["data"]
+    assert list(whole) == ["scenes", "datasets/ddhr-sk"]
+    assert whole["datasets/ddhr-sk"] == data_version(["datasets/ddhr-sk"])["datasets/ddhr-sk"]
+    empty = versions(str(own))
+    (own / "a.tif").write_text("x")
+    assert versions(str(own)).key != empty.key
+    assert "There is no folder" in versions(str(tmp_path / "nowhere")).missing
+
+
+def test_weights_may_be_named_by_architecture_and_file(tables, tmp_path):
+    file = tmp_path / "rsib.pth"
+    file.write_bytes(b"weights")
+    runs = {"weights": ["{dino}"]}
+    tables.add("one", "dino: str = ''", profiles={"embedded": runs})
+
+    def weights(dino):
+        (unit,) = plan(tables, values={"dino": dino})
+        return unit.missing or unit.identity["weights"]
+
+    assert weights("") == {}
+    assert weights("vit_base_patch8_224@random") == {"vit_base_patch8_224@random": "random"}
+    named = f"vit_base_patch8_224@{file}"
+    assert weights(named) == {named: hashlib.sha256(b"weights").hexdigest()}
+    assert "There is no weights file" in weights(f"{named}x")
+    assert "names no network" in weights("vit_base_patch8_224@")
+
+
+def test_each_source_is_looked_at_once(gathered, monkeypatch):
+    asked = []
+    monkeypatch.setattr(matrix, "data_version", lambda names: asked.extend(names) or dict.fromkeys(names, "1"))
+    plan(gathered, profile="full")
+    assert sorted(asked) == ["clouds", "datasets/ddhr-sk", "scenes"]
 
 
 def test_names_are_the_same_twice_and_differ_from_each_other(two):
