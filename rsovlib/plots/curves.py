@@ -49,9 +49,17 @@ class Chart:
     marks: bool = True
 
 
-def _round_ticks(axes: Axes) -> None:
-    """1, 2, 5, 10, 20, ... written out, in place of powers of ten that overlap with numbers between them."""
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+def _round_ticks(axes: Axes, width: float) -> None:
+    """1, 2, 5, 10, 20, ... written out, in place of powers of ten that overlap with numbers between them.
+
+    Args:
+        axes: with a logarithmic axis.
+        width: of the chart in inches; narrow charts have 1, 3, 10, 30, ..., or 1, 10, 100, ...
+    """
+    low, high = axes.get_xlim()
+    decades = np.log10(high / low)
+    room = width / (0.4 * max(decades, 1e-9))  # numbers that fit into a decade
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if room >= 4 else (1.0, 3.0) if room >= 2 else (1.0,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 
@@ -96,7 +104,7 @@ def plot_charts(charts: Sequence[Chart], width: float = 4.8, height: float = 3.3
         axes.set_title(chart.title, fontsize=TITLE)
         if chart.log_x:
             axes.set_xscale("log")
-            _round_ticks(axes)
+            _round_ticks(axes, figure.get_figwidth() / columns)
         if chart.log_y:
             axes.set_yscale("log")
         axes.spines[["top", "right"]].set_visible(False)

@@ -68,8 +68,8 @@ def test_an_empty_map_scores_where_there_is_nothing(labels):
 
 def test_nothing_spreads_more_than_all_or_nothing():
     table = lesson.all_or_nothing()
-    assert (table["share"] < 1.001).all()
-    assert table["share"].idxmax() == "dsm only"
+    assert (table["deviation as a share of it"] < 1.001).all()
+    assert table["deviation as a share of it"].idxmax() == "dsm only"
 
 
 def test_a_pair_knows_more_than_two_intervals(labels):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 
 from rsovlib.errors import InputError
 from rsovlib.experiments.lessons import alignment as lesson_alignment
@@ -140,3 +142,106 @@ def test_every_lesson_has_aim_time_predictions_exercises_and_references(path: Pa
     assert len(re.findall(r"^guess\w* = None", code, flags=re.M)) == len(outcomes), "one guess an outcome"
     assert len(re.findall(r"^answer\w* = None", code, flags=re.M)) == code.count(".check(") >= 1
     assert any(cell.source.startswith("## References") for cell in cells if cell.cell_type == "markdown")
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=[path.stem for path in LESSONS])
+def test_every_guess_stands_between_its_question_and_its_outcome(path: Path):
+    code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    modules = {name: f"rsovlib.experiments.lessons.{module}" for name, module in _lesson_modules("\n".join(code))}
+    asked = [place for place, source in enumerate(code) if re.fullmatch(r"\w+\.[A-Z_]+", source.strip())]
+    assert asked
+    for place in asked:
+        name, question = code[place].strip().split(".")
+        choices = getattr(importlib.import_module(modules[name]), question).choices
+        guess = re.fullmatch(r"(guess\w*) = None  # (.*)", code[place + 1].strip())
+        assert guess is not None, f"a line for the guess follows {code[place]}"
+        assert re.findall(r'"(\w)"', guess.group(2)) == list(choices), "and names every choice"
+        later = [source for source in code[place + 2 :] if re.search(rf"\b{guess.group(1)}\b", source)]
+        assert "outcome(" in later[0], "the next cell with the guess compares it with what happened"
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=[path.stem for path in LESSONS])
+def test_exercises_say_how_to_answer(path: Path):
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    assert "## Exercises\n\nReplace `None` by your answer and run the cell." in text
+
+
+def _lesson_modules(code: str) -> list[tuple[str, str]]:
+    """What a notebook calls the modules of its lesson: name -> module."""
+    return [(name, module) for module, name in re.findall(r"lessons import (\w+) as (\w+)", code)]
+
+
+# ---- experiments -------------------------------------------------------------------------------------------------
+
+
+def test_the_smoothing_weight_is_judged_by_where_the_best_stands():
+    found = lesson_variation.beta_sweep(SCENE, (0.0, 0.3))
+    fused = geometric_mean().argmax(axis=0)
+    assert found[0.0] == pytest.approx(100 * (fused == SCENE.truth).mean(), abs=0.5)
+    outcome = lesson_variation.beta_outcome
+    assert "a)" in outcome({0: 70.0, 1: 80.0, 3: 90.0}).text
+    assert "b)" in outcome({0: 70.0, 1: 90.0, 3: 80.0}).text
+    assert "c)" in outcome({0: 70.0, 1: 60.0, 3: 50.0}).text
+
+
+def test_the_optimum_lies_between_primal_and_dual():
+    problem = SCENE.problem(0.3)
+    result, precise = (lesson_variation.solve_cscp(**problem, tolerance=gap, check_every=2) for gap in (1e-3, 1e-6))
+    assert "a)" in lesson_variation.between_outcome(result, precise, 24 * 24).text
+    # A "solution" of another problem, whose optimum is higher, lies outside.
+    other = lesson_variation.solve_cscp(**SCENE.problem(3.0), tolerance=1e-6)
+    assert "c)" in lesson_variation.between_outcome(result, other, 24 * 24).text
+
+
+def test_solvers_that_do_not_arrive_lose_the_race():
+    problem = SCENE.problem(0.3)
+    names = ["primal-dual, Euclidean", "primal-dual, entropic", "dual ascent"]
+    runs = {
+        name: lesson_variation.solve_cscp(**problem, method=method, tolerance=1e-3, max_iterations=count, check_every=5)
+        for name, method, count in zip(names, ("pdhg", "pdhg-entropic", "dual"), (300, 300, 5), strict=True)
+    }
+    outcome = lesson_variation.fastest_outcome(runs)
+    assert "c)" not in outcome.text.splitlines()[0]
+    assert "dual ascent: 5, not there" in outcome.text
+    table = lesson_variation.race_table(runs)
+    assert list(table.index) == names
+    assert table.loc["dual ascent", "iterations"] == 5
+
+
+@pytest.mark.parametrize(("distances", "choice"), [([1, 0.5, 0.009], "b"), ([1] * 44 + [0.009], "a"), ([1] * 60, "c")])
+def test_the_bound_is_compared_with_what_was_needed(distances: list[float], choice: str):
+    assert lesson_graphs.steps_of_bound(0.9) == 44  # 0.9^44 = 0.0097
+    outcome = lesson_graphs.bound_outcome({0.9: np.array(distances)}, 0.9)
+    assert f"What happened: {choice})" in outcome.text
+
+
+def test_walkers_start_again_with_probability_one_minus_alpha():
+    transition = csr_matrix(np.array([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.0, 1.0, 0.0]]))
+    for alpha, steps in ((1.0, 3), (0.5, 4)):
+        dense, start = transition.toarray(), np.eye(3)[0]
+        expected = start.copy()
+        for _ in range(steps):
+            expected = alpha * expected @ dense + (1 - alpha) * start
+        np.testing.assert_allclose(lesson_graphs.walker(transition, 0, steps, alpha), expected)
+    assert lesson_graphs.walker(transition, 0, 50, 0.5)[0] > 0.5
+
+
+def test_the_study_of_temperatures_is_a_mean_over_its_trainings():
+    rng = torch.Generator().manual_seed(0)
+    tokens = torch.nn.functional.normalize(torch.randn(3, 12, 8, generator=rng), dim=-1)
+    pairs = lesson_alignment.Pairs(
+        tokens,
+        torch.randn(3, 12, 5, generator=rng),
+        torch.arange(36).reshape(3, 12) % 4,
+        np.zeros((3, 8, 8, 3), np.uint8),
+        np.zeros((3, 8, 8), np.float32),
+        (3, 4),
+    )
+    study = lesson_alignment.temperature_study(pairs, pairs, [0.07, 1.0], steps=4, seeds=(0, 1))
+    both = [lesson_alignment.temperature_study(pairs, pairs, [0.07, 1.0], steps=4, seeds=(seed,)) for seed in (0, 1)]
+    np.testing.assert_allclose(study.table, (both[0].table + both[1].table) / 2)
+    np.testing.assert_allclose(study.losses[0.07], (both[0].losses[0.07] + both[1].losses[0.07]) / 2)
+    assert study.chance == pytest.approx(100 / 36)
+    assert study.chance_class == pytest.approx(25)
+    assert "of 2 trainings" in study.temperature_outcome("a").text
+    study.plot().draw_without_rendering()

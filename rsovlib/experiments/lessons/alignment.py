@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from rsovlib.backbones.dino import DinoBackbone
 from rsovlib.data.scenes import make_scene
-from rsovlib.experiments.lessons.exercises import Exercise, NumberExercise, Prediction
+from rsovlib.experiments.lessons.exercises import Exercise, Feedback, NumberExercise, Prediction
 from rsovlib.fusion.infonce import ContrastRule, retrieval, sample_positions, take_positions, token_infonce
 from rsovlib.plots import Chart, Panel, Picture, plot_charts, plot_panels
 from rsovlib.segmenters.images import to_unit
@@ -175,63 +175,106 @@ class TemperatureStudy:
     """Encoders trained at several temperatures, judged on scenes that none of them has seen.
 
     Attributes:
-        table: a row a temperature, see :func:`temperature_study`.
-        losses: temperature -> loss at every step, as a share of what guessing has.
+        runs: seed of the training -> a row a temperature, see :func:`temperature_study`.
+        losses: temperature -> loss at every step as a share of what guessing has, mean over the seeds.
         chance: of finding the very patch, in percent.
         chance_class: of finding a patch of the same class, in percent.
     """
 
-    table: pd.DataFrame
-    losses: dict[float, list[float]]
+    runs: dict[int, pd.DataFrame]
+    losses: dict[float, npt.NDArray[np.float64]]
     chance: float
     chance_class: float
 
-    def plot(self) -> Picture:
-        """The losses, and what the encoders find, over the temperature."""
-        losses = {f"tau = {tau:g}": (np.arange(1, len(values) + 1), values) for tau, values in self.losses.items()}
+    @property
+    def table(self) -> pd.DataFrame:
+        """Mean over the seeds."""
+        frames = list(self.runs.values())
+        return sum(frames[1:], frames[0]) / len(frames)
+
+    @property
+    def best(self) -> float:
+        """The temperature at which the right patch outranks most of the others, on average over the seeds."""
+        return float(self.table["outranked (%)"].idxmax())
+
+    def plot(self, window: int = 20) -> Picture:
+        """The losses, averaged over some steps, and what the encoders find, over the temperature."""
+        window = max(1, min(window, min(map(len, self.losses.values()))))
+        smooth = np.ones(window) / window
+        losses = {
+            f"tau = {tau:g}": (np.arange(window, len(values) + 1), np.convolve(values, smooth, "valid"))
+            for tau, values in self.losses.items()
+        }
         taus = self.table.index.to_numpy()
-        ranks = {"the right patch outranks": (taus, self.table["outranked (%)"].to_numpy())}
+        ranks = {f"training {seed}": (taus, run["outranked (%)"].to_numpy()) for seed, run in sorted(self.runs.items())}
         found = {name: (taus, self.table[f"{name} (%)"].to_numpy()) for name in ("same place", "same class")}
-        levels = {"chance, same place": self.chance, "chance, same class": self.chance_class}
+        levels = {"chance, place": self.chance, "chance, class": self.chance_class}
+        loss = f"loss / log(candidates), mean of {window} steps" if window > 1 else "loss / log(candidates)"
+        tau = "temperature tau"
+        lowest = min(values.min() for _, values in losses.values())
+        highest = max(values.max() for _, values in losses.values())
+        shown = (min(lowest, 1.0) - 0.02, max(1.05, min(highest, 1.3)))  # the first steps of a cold loss are far above
         return plot_charts(
             [
-                Chart(
-                    "step",
-                    "loss / log(candidates)",
-                    losses,
-                    "training",
-                    {"guessing": 1.0},
-                    y_range=(0.85, 1.5),
-                    marks=False,
-                ),
-                Chart(
-                    "temperature tau",
-                    "other patches (percent)",
-                    ranks,
-                    "ranking, new scenes",
-                    {"chance": 50.0},
-                    log_x=True,
-                ),
-                Chart("temperature tau", "first finds (percent)", found, "first finds, new scenes", levels, log_x=True),
+                Chart("step", loss, losses, "training", {"guessing": 1.0}, y_range=shown, marks=False),
+                Chart(tau, "outranked patches (%)", ranks, "ranking, new scenes", {"chance": 50.0}, log_x=True),
+                Chart(tau, "first finds (%)", found, "first finds, new scenes", levels, log_x=True),
             ],
-            width=4.3,
+            height=3.6,
+        )
+
+    def temperature_outcome(self, guess: str | None = None) -> Feedback:
+        """What came true of :data:`TEMPERATURE`, and how the single trainings stand to it."""
+        ranks = self.table["outranked (%)"]
+        place = list(ranks).index(ranks.max())
+        spread = max(run["outranked (%)"][self.best] for run in self.runs.values()) - min(
+            run["outranked (%)"][self.best] for run in self.runs.values()
+        )
+        agree = sum(float(run["outranked (%)"].idxmax()) == self.best for run in self.runs.values())
+        return TEMPERATURE.outcome(
+            "a" if place == 0 else "c" if place == len(ranks) - 1 else "b",
+            f"Best at tau = {self.best:g}: the right patch outranks {ranks.max():.1f} % of the others; "
+            f"{ranks.iloc[0]:.1f} % at tau = {ranks.index[0]:g}, {ranks.iloc[-1]:.1f} % at tau = {ranks.index[-1]:g}. "
+            f"It is the best in {agree} of {len(self.runs)} trainings; they differ by up to {spread:.1f} points there.",
+            guess,
+        )
+
+    def found_outcome(self, guess: str | None = None) -> Feedback:
+        """What came true of :data:`FOUND`, at the temperature that ranks best."""
+        best = self.table.loc[self.best]
+        happened = "a" if best["same place (%)"] > 50 else "b" if best["same class (%)"] > 50 else "c"
+        return FOUND.outcome(
+            happened,
+            f"At tau = {self.best:g} {best['same place (%)']:.1f} % find the very place (chance {self.chance:.2f} %), "
+            f"{best['same class (%)']:.0f} % a patch of the same class (chance {self.chance_class:.0f} %).",
+            guess,
         )
 
 
 def temperature_study(
-    train: Pairs, test: Pairs, temperatures: Sequence[float], *, steps: int = 150, seed: int = 0
+    train: Pairs, test: Pairs, temperatures: Sequence[float], *, steps: int = 150, seeds: Sequence[int] = (0,)
 ) -> TemperatureStudy:
     """Train at every temperature, then let every radar token of the test scenes look for its optical token.
 
-    The table's columns: ``outranked (%)``, how many of all other patches are less similar than the right one (50 is
+    The columns of each run: ``outranked (%)``, how many of all other patches are less similar than the right one (50 is
     chance); ``same place (%)`` of the most similar ones, ``same class (%)`` of them; ``positive cosine``, the mean
     cosine of a pair, and ``other cosine``, that of all other pairs.
+
+    Args:
+        train: of the training scenes.
+        test: of other scenes.
+        temperatures: tried.
+        steps: of each training.
+        seeds: of the trainings.
     """
-    rows, losses = {}, {}
+    losses: dict[float, list[list[float]]] = {}
+    runs: dict[int, dict[float, dict[str, float]]] = {seed: {} for seed in seeds}
     chance = 0.0
     flat = test.classes.flatten()
-    for tau in tqdm(list(temperatures), desc="temperatures", leave=False):
-        encoder, losses[float(tau)] = train_encoder(train, tau, steps=steps, seed=seed)
+    every = [(seed, tau) for seed in seeds for tau in temperatures]
+    for seed, tau in tqdm(every, desc="trainings", leave=False):
+        encoder, of_run = train_encoder(train, tau, steps=steps, seed=seed)
+        losses.setdefault(float(tau), []).append(of_run)
         with torch.inference_mode():
             tokens = encoder(test.radar)
         hits = retrieval(tokens, test.optical)
@@ -239,7 +282,7 @@ def temperature_study(
         first, second = (F.normalize(x, dim=-1).flatten(0, 1) for x in (tokens, test.optical))
         cosines = first @ second.T
         positive = cosines.diagonal()
-        rows[float(tau)] = {
+        runs[seed][float(tau)] = {
             "outranked (%)": 100 * float((cosines < positive[:, None]).float().sum(dim=1).mean() / (len(positive) - 1)),
             "same place (%)": 100 * hits.top1,
             "same class (%)": 100 * float((flat[cosines.argmax(dim=1)] == flat).float().mean()),
@@ -247,8 +290,12 @@ def temperature_study(
             "other cosine": float((cosines.sum() - positive.sum()) / (cosines.numel() - len(positive))),
         }
     shares = torch.bincount(flat).double() / len(flat)
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("temperature")
-    return TemperatureStudy(table, losses, 100 * chance, 100 * float((shares**2).sum()))
+    return TemperatureStudy(
+        {seed: pd.DataFrame.from_dict(rows, orient="index").rename_axis("temperature") for seed, rows in runs.items()},
+        {tau: np.mean(found, axis=0) for tau, found in losses.items()},
+        100 * chance,
+        100 * float((shares**2).sum()),
+    )
 
 
 def pushes(similarities: Sequence[float], temperature: float) -> npt.NDArray[np.float64]:
@@ -307,8 +354,8 @@ PUSH = Prediction(
     {"a": "it is shared more and more evenly", "b": "the most similar one gets nearly all of it"},
 )
 TEMPERATURE = Prediction(
-    "The small encoder is trained at several temperatures. At which of them does the right patch outrank most of the "
-    "others, on new scenes?",
+    "The small encoder is trained at several temperatures, a few times at each. At which of them does the right patch "
+    "outrank most of the others, on new scenes and on average?",
     {"a": "at the lowest", "b": "at one in between", "c": "at the highest"},
 )
 FOUND = Prediction(
@@ -320,14 +367,6 @@ FOUND = Prediction(
         "c": "seldom either",
     },
 )
-
-
-def what_was_found(study: TemperatureStudy) -> str:
-    """Which choice of :data:`FOUND` came true, at the temperature that ranks best."""
-    best = study.table.loc[[study.table["outranked (%)"].idxmax()]].iloc[0]
-    if best["same place (%)"] > 50:
-        return "a"
-    return "b" if best["same class (%)"] > 50 else "c"
 
 
 def guessing_exercise(negatives: int = 255) -> Exercise:

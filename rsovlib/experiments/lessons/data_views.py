@@ -15,6 +15,7 @@ from matplotlib.colors import ListedColormap
 from rsovlib.data.clouds import CLOUD_OPACITY, KINDS, add_clouds
 from rsovlib.data.manifest import Manifest
 from rsovlib.data.scenes import Scene
+from rsovlib.errors import InputError
 from rsovlib.experiments.lessons.exercises import Feedback, Prediction
 from rsovlib.experiments.sdci.caf_views import roc_area
 from rsovlib.plots import Panel, Picture, class_colours, page_table, plot_panels
@@ -188,6 +189,9 @@ def veil(scene: Scene, seed: int, cover: float = 0.6, densest: float = 0.3) -> V
         seed: of the clouds.
         cover: of the clouds.
         densest: share of the scene that counts as their densest part.
+
+    Raises:
+        InputError: forest or water isn't there, or not under a cloud.
     """
     stack = np.dstack([scene.optical[..., ::-1], np.asarray(scene.nir), np.asarray(scene.swir)])
     infrared = list(WAVELENGTHS).index("near infrared")
@@ -196,6 +200,9 @@ def veil(scene: Scene, seed: int, cover: float = 0.6, densest: float = 0.3) -> V
     for kind in ("thin", "thick"):
         cloudy, opacity = add_clouds(stack, cover, kind, seed, wavelengths=list(WAVELENGTHS.values()), shadow=0)
         under = opacity > np.quantile(opacity, 1 - densest)
+        for name, inside in lands.items():
+            if not (inside & under).any():
+                raise InputError(f"No {name} lies under the {kind} cloud of this scene; choose another scene_seed.")
         curves = {}
         for name, inside in lands.items():
             curves[f"{name}, clear sky"] = stack[inside].mean(axis=0)

@@ -16,7 +16,7 @@ from rsovlib.data._scene_radar import image_geometry, speckle
 from rsovlib.data.lexicon import BUILDING, WATER
 from rsovlib.data.sar import despeckle, equivalent_looks, from_db
 from rsovlib.data.scenes import Scene, make_scene
-from rsovlib.experiments.lessons.exercises import Exercise, NumberExercise, Prediction
+from rsovlib.experiments.lessons.exercises import Exercise, Feedback, NumberExercise, Prediction
 from rsovlib.plots import Chart, Panel, Picture, plot_charts, plot_panels
 
 Floats = npt.NDArray[np.floating]
@@ -42,15 +42,16 @@ STEEPER = Prediction(
     },
 )
 TURNED = Prediction(
-    "The same town is seen again by a radar that looks west in place of east. Which side of the houses is bright?",
-    {"a": "on the same side", "b": "on the other side", "c": "on both alike"},
+    "The same town is seen again by a radar that looks west in place of east. Which side of the houses is bright then?",
+    {"a": "the same as before", "b": "the other one", "c": "both alike"},
 )
 FILTERS = Prediction(
-    "Which is nearest to the speckle-free image within 2 pixels of the borders between classes?",
+    "Four images of one coast. Which is nearest to the speckle-free image (root of the mean squared difference, in dB) "
+    "within 2 pixels of the borders between classes?",
     {"a": "the unfiltered image", "b": "the mean over 7 x 7 pixels", "c": "Lee's filter", "d": "Lee's refined filter"},
 )
-#: Rows of :func:`filter_table` -> the prediction's choices.
-FILTER_CHOICES = {"none": "a", "boxcar": "b", "lee": "c", "refined_lee": "d"}
+#: Filter -> what a reader calls it; in the order of the prediction's choices.
+FILTER_NAMES = {"none": "unfiltered", "boxcar": "mean over 7 x 7", "lee": "Lee", "refined_lee": "refined Lee"}
 
 
 # ---- speckle -----------------------------------------------------------------------------------------------------
@@ -89,7 +90,7 @@ def plot_speckle(samples: Mapping[float, Floats]) -> Picture:
         Panel(f"L = {looks:g}", 10 * np.log10(power[:96, :96]), "power (dB)", (-15.0, 6.0), colour_map="gray")
         for looks, power in samples.items()
     ]
-    return plot_panels(panels, columns=len(panels), cell=2.9)
+    return plot_panels(panels, columns=len(panels))
 
 
 def plot_speckle_law(samples: Mapping[float, Floats], bins: int = 60) -> Picture:
@@ -103,7 +104,7 @@ def plot_speckle_law(samples: Mapping[float, Floats], bins: int = 60) -> Picture
         law = stats.gamma(looks, scale=1 / looks).pdf(middles)
         curves = {"measured": (middles, measured), "gamma law": (middles, law)}
         charts.append(Chart("power / mean power", "density", curves, title=f"L = {looks:g}", marks=False))
-    return plot_charts(charts, width=3.4, height=2.8)
+    return plot_charts(charts, width=3.8, height=2.5)
 
 
 # ---- looking sideways --------------------------------------------------------------------------------------------
@@ -173,10 +174,11 @@ def plot_house(profile: Mapping[str, Floats], incidence: float) -> Picture:
     label = "ground range from the front (m)"
     return plot_charts(
         [
-            Chart(label, "height (m)", {"surface": (places, profile["surface"])}, "section", marks=False),
-            Chart(label, "power (dB)", parts, f"radar image at {incidence:g} degrees", marks=False),
+            Chart(
+                label, "height (m)", {"surface": (places, profile["surface"])}, "section; sensor far left", marks=False
+            ),
+            Chart(label, "power (dB)", parts, f"radar image, {incidence:g} degrees from the vertical", marks=False),
         ],
-        width=5.4,
     )
 
 
@@ -229,7 +231,7 @@ def plot_towns(towns: Mapping[str, Scene]) -> Picture:
         Panel(f"radar looking {look}", _radar(scene)[0], "VV (dB)", (-25.0, 5.0), colour_map="gray")
         for look, scene in towns.items()
     ]
-    return plot_panels(panels, first.classes, gsd=first.gsd, columns=4, cell=3.0)
+    return plot_panels(panels, first.classes, gsd=first.gsd, columns=2, cell=4.2)
 
 
 # ---- filters -----------------------------------------------------------------------------------------------------
@@ -272,7 +274,7 @@ def filter_table(scene: Scene, clean: Scene, reach: float = 2.0) -> pd.DataFrame
     rows = {}
     for name, values in filtered(scene).items():
         error = values - _radar(clean)[0]
-        rows[name] = {
+        rows[FILTER_NAMES[name]] = {
             "error near borders (dB)": float(np.sqrt((error[near] ** 2).mean(dtype=np.float64))),
             "error elsewhere (dB)": float(np.sqrt((error[~near] ** 2).mean(dtype=np.float64))),
             "equivalent looks on water": equivalent_looks(from_db(values[calm])) if calm.sum() > 1 else float("nan"),
@@ -282,12 +284,19 @@ def filter_table(scene: Scene, clean: Scene, reach: float = 2.0) -> pd.DataFrame
 
 def plot_filters(scene: Scene, clean: Scene) -> Picture:
     """The speckled image, filtered, and the clean one (VV, dB)."""
-    titles = {"none": "speckled", "boxcar": "7 x 7 mean", "lee": "Lee", "refined_lee": "refined Lee"}
-    images = {titles[name]: values for name, values in filtered(scene).items()}
+    images = {FILTER_NAMES[name]: values for name, values in filtered(scene).items()}
     images["almost no speckle"] = _radar(clean)[0]
     panels = [Panel("optical", scene.optical)]
     panels += [Panel(title, values, "VV (dB)", (-28.0, 0.0), colour_map="gray") for title, values in images.items()]
-    return plot_panels(panels, gsd=scene.gsd, columns=3, cell=3.3)
+    return plot_panels(panels, gsd=scene.gsd, columns=3)
+
+
+def filters_outcome(scores: pd.DataFrame, guess: str | None = None) -> Feedback:
+    """What came true of :data:`FILTERS`, from :func:`filter_table`."""
+    errors = scores["error near borders (dB)"]
+    choices = dict(zip(FILTER_NAMES.values(), FILTERS.choices, strict=True))
+    listed = "; ".join(f"{name} {value:.2f} dB" for name, value in errors.items())
+    return FILTERS.outcome(choices[str(errors.idxmin())], f"{listed}.", guess)
 
 
 def _radar(scene: Scene) -> npt.NDArray[np.float32]:

@@ -99,7 +99,6 @@ def plot_arrival(most: float = 1.0) -> Picture:
             Chart("cloud water (kg per square metre)", "arrives (percent)", curves, log_x=True, marks=False),
             Chart("frequency (GHz)", "absorption (dB per kg / m²)", law | bands, log_x=True, log_y=True),
         ],
-        width=5.2,
     )
 
 
@@ -137,7 +136,7 @@ def water_table(scene: Scene, cover: float, seed: int) -> pd.DataFrame:
         **{name: (values, values) for name, values in radar.items()},
     }
     table = {
-        name: {"clear sky": separability(clear, water), f"{cover:.0%} thick clouds": separability(under, water)}
+        name: {"clear sky": separability(clear, water), f"{100 * cover:.0f} % thick clouds": separability(under, water)}
         for name, (clear, under) in rows.items()
     }
     return pd.DataFrame(table).T.rename_axis("water against land (0.5: chance, 1: perfect)")
@@ -148,8 +147,8 @@ def plot_clouded(scene: Scene, cover: float, seed: int) -> Picture:
     optical, _, opacity = clouded(scene, cover, seed)
     panels = [
         Panel("optical, clear sky", scene.optical),
-        Panel(f"optical, {(opacity > CLOUD_OPACITY).mean():.0%} clouds", optical),
+        Panel(f"optical, {100 * (opacity > CLOUD_OPACITY).mean():.0f} % clouds", optical),
         Panel("radar, refined Lee", filtered(scene)["refined_lee"], "VV (dB)", (-28.0, 0.0), colour_map="gray"),
         Panel("truth", scene.labels),
     ]
-    return plot_panels(panels, scene.classes, gsd=scene.gsd, columns=4, cell=3.0)
+    return plot_panels(panels, scene.classes, gsd=scene.gsd, columns=2, cell=4.2)

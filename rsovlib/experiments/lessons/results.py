@@ -21,6 +21,8 @@ from rsovlib.experiments.lessons.exercises import Exercise, Feedback, NumberExer
 from rsovlib.experiments.papers import paper_table
 from rsovlib.experiments.sdci.findings import sdci_findings
 from rsovlib.metrics import Comparison, Interval, SegmentationMetrics, as_in, compare, confidence_interval
+from rsovlib.plots import Picture
+from rsovlib.plots.pairs import plot_pairs
 
 Labels = npt.NDArray[np.integer]
 NamedLabels = Sequence[tuple[str, Labels]]
@@ -73,7 +75,7 @@ def shares(labels: NamedLabels, classes: int) -> npt.NDArray[np.float64]:
 
 
 def floors(labels: NamedLabels, classes: Sequence[str], seed: int = 0) -> pd.DataFrame:
-    """What maps score that were made without looking: accuracy and mIoU in per cent.
+    """What maps score that were made without looking: accuracy and mIoU in percent.
 
     Args:
         labels: at least two tiles.
@@ -105,9 +107,18 @@ def most_drawn_miou(classes: int) -> float:
 
 
 def drawn_miou(share: npt.NDArray[np.float64]) -> float:
-    """mIoU in per cent, in expectation, of a map whose K classes are drawn alike: mean of p / (1 + (K - 1) p)."""
+    """mIoU in percent, in expectation, of a map whose K classes are drawn alike: mean of p / (1 + (K - 1) p)."""
     number = len(share)
     return 100 * float(np.mean(share / (1 + (number - 1) * share)))
+
+
+def plot_floors(table: pd.DataFrame) -> Picture:
+    """Accuracy and mIoU of every map that knows nothing."""
+    return plot_pairs(
+        {str(name): (row["pixel accuracy"], row["mIoU"]) for name, row in table.iterrows()},
+        labels=("pixel accuracy", "mIoU"),
+        axis="score of a map that knows nothing (percent)",
+    )
 
 
 def floor_outcome(table: pd.DataFrame, guess: str | None = None) -> Feedback:
@@ -124,7 +135,7 @@ def floor_outcome(table: pd.DataFrame, guess: str | None = None) -> Feedback:
 def with_and_without_background(
     labels: NamedLabels, classes: Sequence[str], drawn: float = 0.3, seed: int = 0
 ) -> pd.DataFrame:
-    """The same maps scored over the objects alone, and with the background as one more class; mIoU in per cent.
+    """The same maps scored over the objects alone, and with the background as one more class; mIoU in percent.
 
     Only classes that occur are asked for and scored, so that the two ways of counting differ in nothing else.
 
@@ -196,7 +207,12 @@ def all_or_nothing(paper: str = "scenario-sampling", table: str = "table8") -> p
         mean, spread = printed.value(row, "none iou"), printed.value(row, "none iou std")
         if mean is not None and spread is not None:
             most = math.sqrt(mean * (1 - mean))
-            rows[row] = {"mean": mean, "deviation": spread, "largest possible": most, "share": spread / most}
+            rows[row] = {
+                "mean": mean,
+                "deviation": spread,
+                "largest possible": most,
+                "deviation as a share of it": spread / most,
+            }
     return pd.DataFrame(rows).T.rename_axis("modalities")
 
 
@@ -217,7 +233,7 @@ class Two:
     paired: Comparison
 
     def frame(self) -> pd.DataFrame:
-        """In per cent."""
+        """In percent."""
         rows = {"first": self.first, "second": self.second, "second - first, paired": self.paired.difference}
         return pd.DataFrame(
             {
@@ -284,7 +300,7 @@ def average_exercise() -> Exercise:
     """A printed average that isn't one."""
     table = paper_table("sdci", "table1")
     return NumberExercise(
-        "One row of Table 1 has an average that is not the mean of its nine numbers. What should it be (per cent, two "
+        "One row of Table 1 has an average that is not the mean of its nine numbers. What should it be (percent, two "
         "decimals)?",
         lambda: fmean(value for value in table.row("CASS")[:9] if value is not None),
         tolerance=0.01,

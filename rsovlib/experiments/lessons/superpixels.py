@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from matplotlib.colors import ListedColormap
 
 from rsovlib.data.classes import parse_classes
-from rsovlib.experiments.lessons.exercises import ArrayExercise, Exercise, NumberExercise, Prediction
+from rsovlib.experiments.lessons.exercises import ArrayExercise, Exercise, Feedback, NumberExercise, Prediction
 from rsovlib.experiments.sdci.ladder import IGNORED
 from rsovlib.experiments.subject import Subject
 from rsovlib.kernels import edge_weights, felzenszwalb_superpixels, slic_superpixels
 from rsovlib.metrics import SegmentationMetrics
 from rsovlib.metrics.regions import majority, region_scores
-from rsovlib.plots import Chart, Panel, Picture, outlined, plot_charts, plot_panels
+from rsovlib.plots import OKABE_ITO, Chart, Panel, Picture, outlined, plot_charts, plot_panels
+from rsovlib.plots.page import TITLE
 from rsovlib.segmenters import SDCI
 from rsovlib.segmenters.images import RGB
 
@@ -52,7 +54,7 @@ def plot_partitions(subject: Subject, partitions: dict[str, Regions]) -> Picture
         panels.append(Panel(f"{name}: {len(np.unique(regions))} regions", outlined(subject.image, regions)))
     if subject.labels is not None:
         panels.append(Panel("truth", subject.labels))
-    return plot_panels(panels, subject.classes, gsd=subject.gsd, columns=5, cell=3.0)
+    return plot_panels(panels, subject.classes, gsd=subject.gsd, columns=3)
 
 
 def partition_scores(
@@ -83,16 +85,18 @@ def partition_scores(
 
 
 def plot_partition_scores(table: pd.DataFrame) -> Picture:
-    """What each partition finds, against the number of regions that it takes."""
+    """What each partition finds, against the number of regions and of border pixels that it takes."""
     names = list(table.index.get_level_values("partition").unique())
 
-    def curves(column: str) -> dict[str, tuple[Any, Any]]:
-        return {name: (table.loc[name, "regions"].to_numpy(), table.loc[name, column].to_numpy()) for name in names}
+    def curves(cost: str, column: str) -> dict[str, tuple[Any, Any]]:
+        return {name: (table.loc[name, cost].to_numpy(), table.loc[name, column].to_numpy()) for name in names}
 
+    found, border, possible = "boundary found (%)", "pixels at a border (%)", "best possible accuracy (%)"
     return plot_charts(
         [
-            Chart("regions in the image", f"{column.removesuffix(' (%)')} (percent)", curves(column), log_x=True)
-            for column in ("boundary found (%)", "best possible accuracy (%)")
+            Chart("regions in the image", found, curves("regions", found), log_x=True),
+            Chart(border, found, curves(border, found)),
+            Chart("regions in the image", possible, curves("regions", possible), log_x=True),
         ]
     )
 
@@ -112,7 +116,7 @@ def plot_edge_weights(subject: Subject, superpixels: Regions, w_in: float, w_cro
     ]
     if subject.labels is not None:
         panels.append(Panel("truth", subject.labels))
-    return plot_panels(panels, subject.classes, gsd=subject.gsd, columns=3, cell=3.4)
+    return plot_panels(panels, subject.classes, gsd=subject.gsd, columns=3)
 
 
 def convex_variants(sdci: SDCI, image: RGB, classes: Sequence[str], beta: float) -> dict[str, npt.NDArray[np.int64]]:
@@ -156,30 +160,65 @@ def plot_maps(subject: Subject, maps: dict[str, npt.NDArray[np.int64]]) -> Pictu
     panels = [Panel("image", subject.image), *(Panel(name, labels) for name, labels in maps.items())]
     if subject.labels is not None:
         panels.append(Panel("truth", subject.labels))
-    return plot_panels(panels, subject.classes, gsd=subject.gsd, columns=3, cell=3.2)
+    return plot_panels(panels, subject.classes, gsd=subject.gsd, columns=3)
 
 
-def boundary_table(sdci: SDCI, scenes: Labelled, classes: Sequence[str], beta: float) -> pd.DataFrame:
-    """mIoU and boundary F1 (2 pixels) in percent of :func:`convex_variants` over all scenes together."""
+@dataclass(frozen=True)
+class BoundaryStudy:
+    """:func:`convex_variants` over labelled scenes.
+
+    Attributes:
+        table: a row a variant, over all scenes together: "mIoU (%)" and "boundary F1 (%)" (2 pixels).
+        by_scene: a row a variant and a column a scene: boundary F1 in percent.
+    """
+
+    table: pd.DataFrame
+    by_scene: pd.DataFrame
+
+    def outcome(self, guess: str | None = None) -> Feedback:
+        """What came true of :data:`WEIGHTS`, and in how many of the scenes."""
+        scores = self.table["boundary F1 (%)"]
+        with_them, without = scores["TV with superpixels"], scores["TV, image ignored"]
+        better = int((self.by_scene.loc["TV with superpixels"] > self.by_scene.loc["TV, image ignored"]).sum())
+        return WEIGHTS.outcome(
+            "a" if with_them > without else "b",
+            f"Boundary F1 {with_them:.1f} % with superpixels, {without:.1f} % with all edges alike, "
+            f"{scores['no convex step']:.1f} % without the convex step; superpixels are ahead in {better} of "
+            f"{self.by_scene.shape[1]} scenes.",
+            guess,
+        )
+
+
+def boundary_study(sdci: SDCI, scenes: Labelled, classes: Sequence[str], beta: float) -> BoundaryStudy:
+    """Score :func:`convex_variants` on labelled scenes, all together and one by one."""
     names = [prompt.name for prompt in parse_classes(classes)]
-    meters: dict[str, SegmentationMetrics] = {}
+
+    def meter() -> SegmentationMetrics:
+        return SegmentationMetrics(names, ignore_index=IGNORED)
+
+    whole: dict[str, SegmentationMetrics] = {}
+    single: dict[str, list[float]] = {}
     for image, labels in scenes:
         for name, found in convex_variants(sdci, image, classes, beta).items():
-            meters.setdefault(name, SegmentationMetrics(names, ignore_index=IGNORED)).update(found, labels)
-    scores = {name: meter.compute() for name, meter in meters.items()}
-    return pd.DataFrame(
+            whole.setdefault(name, meter()).update(found, labels)
+            own = meter()
+            own.update(found, labels)
+            single.setdefault(name, []).append(100 * float(own.compute()["boundary_f1"]))
+    scores = {name: counted.compute() for name, counted in whole.items()}
+    table = pd.DataFrame(
         {
             "mIoU (%)": {name: 100 * score["miou"] for name, score in scores.items()},
             "boundary F1 (%)": {name: 100 * score["boundary_f1"] for name, score in scores.items()},
         }
     )
+    return BoundaryStudy(table, pd.DataFrame(single).T)
 
 
 # ---- what the lesson asks ----------------------------------------------------------------------------------------
 
 SHAPES = Prediction(
-    "Three partitions with equally many regions: Felzenszwalb's superpixels, SLIC's, and squares. Which finds most of "
-    "the true boundary?",
+    "Three partitions with about as many regions: Felzenszwalb's superpixels, SLIC's, and squares. Which finds most "
+    "of the true boundary?",
     {"a": "Felzenszwalb's", "b": "SLIC's", "c": "the squares"},
 )
 SCALE = Prediction(
@@ -197,9 +236,17 @@ _REGIONS = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 2, 2]])
 _LABELS = np.array([[0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1]])
 
 
-def exercise_map() -> str:
-    """The small maps of :func:`achievable_exercise`, as text."""
-    return f"regions\n{_REGIONS}\nclasses\n{_LABELS}"
+def exercise_map() -> Picture:
+    """The small maps of :func:`achievable_exercise`, with a number in each pixel."""
+    figure = Picture(figsize=(5.0, 2.2), layout="constrained")
+    for axes, title, labels in zip(figure.subplots(1, 2), ("regions", "classes"), (_REGIONS, _LABELS), strict=True):
+        axes.imshow(labels, cmap=ListedColormap([colour + "66" for colour in OKABE_ITO[:3]]), vmin=-0.5, vmax=2.5)
+        for (row, column), label in np.ndenumerate(labels):
+            axes.text(column, row, str(label), ha="center", va="center", fontsize=TITLE)
+        axes.set_title(title, fontsize=TITLE)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    return figure
 
 
 def achievable_exercise() -> Exercise:
@@ -216,8 +263,8 @@ def achievable_exercise() -> Exercise:
 def weights_exercise() -> Exercise:
     """The weights of the edges to the right in the same partition."""
     return ArrayExercise(
-        "w_in = 1 and w_cross = 0.1. What are the weights of the edges to the right, wx? A list of three rows with "
-        "three numbers each.",
+        "The same regions, w_in = 1 and w_cross = 0.1. What are the weights of the edges to the right, wx? A list of "
+        "three rows with three numbers each.",
         lambda: edge_weights(_REGIONS, 1.0, 0.1)[0],
         tolerance=1e-6,
         hint="An edge joins a pixel to its right neighbour; it weighs w_in if both lie in one region. The last pixel "
