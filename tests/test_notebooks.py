@@ -45,6 +45,7 @@ NOTEBOOK_PARAMETERS: dict[str, dict[str, Any]] = {
     "tables/mmovseg_table_a4.ipynb": {"classes": 2},
     "tables/mmovseg_table_a5.ipynb": {"out": "{out}", "scenes": 2, "share": 0.005},
     "training/mm_ovseg.ipynb": {"out": "{out}", "scenes": 2, "share": 0.005, "methods": "cat-seg, ebseg, mm-ovseg"},
+    "training/mm_ovseg_cmu.ipynb": {"out": "{out}", "share": 0.005},
     "tables/sdci_costs.ipynb": {"size": 64, "repeats": 1},
     "tables/sdci_gflops.ipynb": {"size": 224},  # one window in place of four or sixteen
     "figures/sdci_sensitivity.ipynb": {"tiles": 2, "size": 64},

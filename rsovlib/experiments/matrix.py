@@ -175,12 +175,10 @@ class _Table:
                     )
                 found.inputs[name] = fitting[0].key
                 continue
-            if not fitting:
-                raise InputError(
-                    f"{self.entry.name}: the parameter {name!r} needs runs of {of}, and none fits {dict(varied)}."
-                )
             there = [one for one in fitting if not one.missing]
-            missing = missing or ("" if there else fitting[0].missing)
+            if not there and not missing:
+                nothing = f"{self.entry.name} needs runs of {of}, and none fits {dict(varied)}."
+                missing = fitting[0].missing if fitting else nothing
             left_out |= {one.key for one in fitting if one.missing}
             found.lists[name] = [f"{BESIDE}/{one.name}" for one in there]
         if self.runs is not None and self.runs.partly and any(not one.missing for one in needs):
@@ -200,7 +198,7 @@ class _Table:
                 data = self.ingredients.data(_filled(self.runs.data, facts, entry.name))
                 weights = self.ingredients.weights(_filled(self.runs.weights, facts, entry.name))
             except RsovError as error:
-                missing = str(error)
+                missing = f"{error} {self.runs.hint}".strip()
         identity = {
             "notebook": notebook_digest(self.notebook),
             "parameters": dict(parameters),

@@ -11,8 +11,8 @@ table with ``matrix: {seed: [0, 1]}`` gets, for each seed, that seed's training)
     inputs: {model: training}              # model: str = ""            the folder of the one run that fits
     inputs: {models: [training, more]}     # models: list[str] = []     the folders of all runs that fit, of both tables
 
-A list is given without those runs that can't be run; if that leaves none, the table can't be run either. Folders in a
-list are relative to the run's own. Both keys may stand at the table, for all profiles, or in one of its profiles.
+A list is given without those runs that can't be run; if that leaves none, the table isn't run either. Folders in a list
+are relative to the run's own. Both keys may stand at the table, for all profiles, or in one of its profiles.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class ProfileRuns(_Strict):
             folder; may name parameters too, whose values may be several with commas between, or none.
         needs, inputs: what this profile needs besides what the table does in all of them.
         partly: run with what there is of the needed runs, if there is any.
+        hint: what to do where its data or weights aren't there, besides getting them; one sentence.
     """
 
     parameters: Point = Field(default_factory=dict)
@@ -64,6 +65,7 @@ class ProfileRuns(_Strict):
     needs: tuple[Name, ...] = ()
     inputs: dict[str, Name | tuple[Name, ...]] = Field(default_factory=dict)
     partly: bool = False
+    hint: str = ""
 
     @model_validator(mode="after")
     def _not_empty(self) -> ProfileRuns:

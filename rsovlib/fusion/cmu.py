@@ -35,6 +35,8 @@ from rsovlib.fusion.infonce import (
 from rsovlib.fusion.pairs import PairPool
 
 Backbone = TypeVar("Backbone", DinoBackbone, ClipBackbone)
+COPIED = " (SAR)"
+"""What a distilled encoder's name ends with."""
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
@@ -206,7 +208,7 @@ def distil(
 def copied(backbone: Backbone) -> Backbone:
     """A backbone with weights of its own, equal at first."""
     model = copy.deepcopy(backbone.model)
-    return replace(backbone, model=model, name=f"{backbone.name} (SAR)", weights="CMU", sha256="")
+    return replace(backbone, model=model, name=f"{backbone.name}{COPIED}", weights="CMU", sha256="")
 
 
 def report_retrieval(

@@ -184,7 +184,7 @@ def train(
         WeightsError: the checkpoint is damaged, or of another training.
         InputError: the loss is no finite number.
     """
-    known = {"settings": _lasting(settings), "identity": dict(identity or {})}
+    known = {"settings": lasting(settings), "identity": dict(identity or {})}
     job = _Job(draw, settings, known, label, progress)
     if settings.devices == 1 or settings.strategy != "auto":
         return _run(objective, groups, job, checkpoint)
@@ -357,9 +357,9 @@ def _torch_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank, 1]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _lasting(settings: LoopSettings) -> dict[str, Any]:
+def lasting(settings: LoopSettings) -> dict[str, Any]:
     """The settings that decide the result."""
-    free = ("save_every", "accelerator", "strategy", "workers")
+    free = ("save_every", "accelerator", "strategy", "workers")  # a history's rows depend on log_every
     return {name: value for name, value in asdict(settings).items() if name not in free}
 
 

@@ -304,7 +304,8 @@ def dataset_pool(
     if only_seen and (train_labels == "seen" or (train_labels == "auto" and guessed)):
         seen = use.seen
         dataset = ManifestDataset(name, root, classes_of="all", **options)
-    chosen = np.linspace(0, len(dataset) - 1, limit).round().astype(int) if limit else np.arange(len(dataset))
+    few = 0 < limit < len(dataset)
+    chosen = np.linspace(0, len(dataset) - 1, limit).round().astype(int) if few else np.arange(len(dataset))
     labelled = classes_of != "none"
     pairs = DatasetPairs(dataset, sensors, chosen.tolist(), seen, labelled=labelled)
     classes = use.seen if only_seen else dataset.classes

@@ -226,11 +226,17 @@ class FusionSegmenter:
         return tile_grid(*sides, window, self.overlap if self.window else 0)
 
     def _maps(self, views: Sequence[_View], text: torch.Tensor) -> list[dict[str, torch.Tensor]]:
-        """Class maps of every view, (K, h, w) at the size that the network saw, windows blended."""
+        """Class maps of every view, (K, h, w) at the size that the network saw, windows blended.
+
+        Where it sees the whole image at once, they stay at the size that it gives, so that they are resized only once.
+        """
         canvases: list[dict[str, torch.Tensor]] = [{} for _ in views]
         for batch in _batches(views, self._grid, self.options.batch):
             found = self._run(torch.cat([place.optical for place in batch]), text, batch)
             for row, place in enumerate(batch):
+                if not self.window:
+                    canvases[place.view] = {name: value[row] for name, value in found.items()}
+                    continue
                 weights = torch.from_numpy(place.weights).to(self.device)
                 canvas = canvases[place.view]
                 for name, value in found.items():
@@ -239,7 +245,7 @@ class FusionSegmenter:
         return canvases
 
     def _run(self, optical: torch.Tensor, text: torch.Tensor, batch: Sequence[_Window]) -> dict[str, torch.Tensor]:
-        """Maps (B, K, h, w) of windows, at the windows' size."""
+        """Maps (B, K, h, w) of windows, at the windows' size; at the network's own where it sees the whole image."""
         sar = valid = None
         if batch[0].sar is not None:
             sar = torch.cat([cast(torch.Tensor, place.sar) for place in batch])
@@ -253,6 +259,8 @@ class FusionSegmenter:
         found = {"logits": logits.sigmoid() if before_resize else logits}
         if self.options.keep_stages:
             found |= {name: value.float() for name, value in out.stage_maps().items()}
+        if not self.window:
+            return found
         sides = (optical.shape[-2], optical.shape[-1])
         return {name: F.interpolate(m, size=sides, mode="bilinear", align_corners=False) for name, m in found.items()}
 
@@ -324,9 +332,16 @@ def make_fusion_segmenter(
     device: str = "auto",
     weights: str | os.PathLike[str] | None = None,
     architecture: str = "vit-b",
+    clip: str | None = None,
+    clip_weights: str | os.PathLike[str] | None = None,
+    dino: str | None = None,
+    dino_weights: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> FusionSegmenter:
     """A trained segmenter by name, with its networks loaded.
+
+    A network of the papers, as they evaluate it: ``profile="full", weights="mm-ovseg.safetensors", short_side=384,
+    window=0``.
 
     Args:
         method: ``"mm-ovseg"``, ``"mm-ovseg-no-cmu"`` (its SAR encoder is the optical one), ``"gsnet"``, ``"cat-seg"``
@@ -336,6 +351,11 @@ def make_fusion_segmenter(
         weights: another network: an embedded one's name (``"rsov-tiny-mmovseg-s1"``), a file that was trained here, or
             ``"random"`` (for shapes and costs only). The full profile needs it, for nobody publishes such a file.
         architecture: of random weights in the full profile, ``"vit-b"`` or ``"vit-l"``.
+        clip: the CLIP that a file was trained on, as ``load_clip`` takes it, where the file's own name for it doesn't
+            lead there; another one is refused.
+        clip_weights: its weights.
+        dino: likewise, as ``load_dino`` takes it.
+        dino_weights: its weights.
         **options: see :class:`FusionOptions`.
 
     Raises:
@@ -350,21 +370,27 @@ def make_fusion_segmenter(
     for name in options:
         if name not in known:
             raise unknown_name(f"option of {method}", name, [*known, "weights", "architecture"])
+    own: dict[str, Any] = {}
+    if clip or clip_weights:
+        own["clip"] = load_clip(clip, clip_weights, device="cpu")
+    if dino or dino_weights:
+        own["optical_dino"] = load_dino(dino, dino_weights, device="cpu")
     if weights == "random":
         network = random_network(method, profile, device, architecture)
     elif weights is not None:
-        network = load_fusion(weights, device)
+        network = load_fusion(weights, device, **own)
     elif profile == "full":
         raise WeightsError(
             f"No trained weights of {method} are published in a form that is read here; give weights= a file that was "
-            "trained with rsovlib, 'random' for shapes and costs, or profile='embedded'."
+            "trained with rsovlib (`rsovlib reproduce mm-ovseg-training --profile full`), 'random' for shapes and "
+            "costs, or profile='embedded'."
         )
     elif NAMES[method] not in embedded_fusions():
         raise WeightsError(
             f"This installation has no embedded {method} ({NAMES[method]}); train one, or give weights= a file."
         )
     else:
-        network = load_fusion(NAMES[method], device)
+        network = load_fusion(NAMES[method], device, **own)
     if network.config.method != method.removesuffix("-no-cmu"):
         raise InputError(f"{weights} holds a network of {network.config.method}, not of {method}; name that method.")
     return FusionSegmenter(network, method, FusionOptions(**options))

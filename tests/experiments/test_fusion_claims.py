@@ -12,7 +12,9 @@ from rsovlib.data.suites import load_suite
 from rsovlib.errors import InputError
 from rsovlib.experiments.fusion import claims, evaluation, tables, weather
 from rsovlib.experiments.fusion.claims import CLAIMS, contrast, judged, judged_gain, mean_of, record_seeds
-from rsovlib.experiments.fusion.evaluation import SEEDS, SETTINGS, Condition
+from rsovlib.experiments.fusion.evaluation import SEEDS
+from rsovlib.experiments.fusion.scenes import Condition
+from rsovlib.experiments.fusion.settings import SETTINGS
 from rsovlib.experiments.fusion.sizes import record_a4_not_run, shape_table
 from rsovlib.experiments.results import ResultRow, make_row
 from rsovlib.experiments.sdci.verdicts import HOLDS, MISSING, OPPOSITE, UNCLEAR

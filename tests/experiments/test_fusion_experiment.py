@@ -12,11 +12,12 @@ import torch
 
 from rsovlib.errors import InputError
 from rsovlib.experiments.fusion import claims, evaluation, weather
-from rsovlib.experiments.fusion.evaluation import SETTINGS, Condition, score_network, shown_scenes
+from rsovlib.experiments.fusion.evaluation import score_network
 from rsovlib.experiments.fusion.publish import write_card, write_scores, write_seed
-from rsovlib.experiments.fusion.recipe import METHODS, SHIPPED, TRAIN_SUITES, ExperimentRecipe, network_config
+from rsovlib.experiments.fusion.recipe import METHODS, READINGS, SHIPPED, ExperimentRecipe, network_config
+from rsovlib.experiments.fusion.scenes import SIDE, Condition, scenes_of, shown_scenes
+from rsovlib.experiments.fusion.settings import SETTINGS, TRAIN_SUITES
 from rsovlib.experiments.fusion.training import TrainedSeed, cpu_seconds, train_seed
-from rsovlib.experiments.fusion.variants import READINGS
 from rsovlib.fusion.segmenter import FusionOptions, FusionSegmenter
 from rsovlib.fusion.weights import load_fusion, read_record
 
@@ -126,8 +127,8 @@ def test_counts_are_those_of_one_call_a_scene(trained: tuple[TrainedSeed, Path])
     counts, calibration = score_network(made, SUITE, Condition(), 3)
     hits = pixels = 0
     for scene in shown_scenes(SUITE, Condition(), 3):
-        prompts = evaluation.sized_suite(SUITE, evaluation.SIDE).prompts
-        labels = made(scene.optical, prompts, scene.sar, scene.sar_valid).labels
+        assert scene.optical.shape == (SIDE, SIDE, 3)
+        labels = made(scene.optical, scenes_of(SUITE).prompts(), scene.sar, scene.sar_valid).labels
         known = scene.labels < 5
         hits, pixels = hits + int((labels == scene.labels)[known].sum()), pixels + int(known.sum())
     assert counts.compute()["pixel_accuracy"] == pytest.approx(hits / pixels, abs=1e-9)
@@ -139,7 +140,7 @@ def test_stored_scores_are_taken_over(
     trained: tuple[TrainedSeed, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = FusionSegmenter(trained[0].methods["gsnet"].network, "gsnet", FusionOptions(window=0))
-    monkeypatch.setattr(evaluation, "segmenter", lambda method, seed: made)
+    monkeypatch.setattr(evaluation, "segmenter", lambda method, seed, source: made)
     evaluation.keep_scores(str(tmp_path))
     try:
         first = evaluation.score("gsnet", 7, SUITE, Condition(), 2)

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from rsovlib.errors import InputError
 from rsovlib.experiments.comparison import Measured, combine
-from rsovlib.experiments.fusion.evaluation import METHOD_TITLES, SCENES, SEEDS, Condition, pooled
+from rsovlib.experiments.fusion.evaluation import METHOD_TITLES, SEEDS, pooled, row_fields
+from rsovlib.experiments.fusion.scenes import PLAIN, SCENES, Condition, scenes_of
+from rsovlib.experiments.fusion.settings import SETTINGS
 from rsovlib.experiments.results import ResultRow, record
 from rsovlib.experiments.sdci.verdicts import Claim, word_of
 from rsovlib.metrics import Interval, SegmentationMetrics
 
 _RESAMPLES = 1000
-_PLAIN = Condition()
 
 CLAIMS = (
     Claim("MM-OVSeg is better than GSNet (radar helps)", "mm-ovseg-table2", "miou gain over GSNet", ("MM-OVSeg",)),
@@ -132,7 +133,7 @@ def judged_gain(
     second: str,
     column: str,
     suite: str,
-    condition: Condition = _PLAIN,
+    condition: Condition = PLAIN,
     metric: str = "miou",
     count: int = SCENES,
     seeds: Sequence[int] = SEEDS,
@@ -146,32 +147,62 @@ def judged_gain(
         first: the method that is said to be better.
         second: the one it is compared with.
         column: under which the seeds' rows are recorded.
-        suite: whose test scenes.
+        suite: source of the test scenes.
         condition: how they are shown.
         metric: "miou", "miou_unseen", "cloudy/miou", ...
-        count: number of scenes.
+        count: number of scenes; 0 takes all.
         seeds: of the weights.
         row: of the rows; the first method's title if not given.
         name: of their metric; "miou gain over GSNet" and so on if not given.
     """
     name = name or f"{metric} gain over {METHOD_TITLES[second]}"
     found = {seed: contrast(gain_terms(first, second, suite, condition, metric, count, seed)) for seed in seeds}
-    place = {"dataset": suite, "n": count}
+    place = row_fields(suite, count, (first, second), seeds[0])
+    if metric.startswith("cloudy/") and not scenes_of(suite).has_opacity and condition.cover is None:
+        place["note"] = "where the clouds of these images are isn't published"
     rows = record_seeds(found, row or METHOD_TITLES[first], column, name, **place)
     return judged(rows)
 
 
 def record_seeds(found: dict[int, Interval], row: str, column: str, name: str, **fields: Any) -> list[ResultRow]:
-    """Hands a number of every seed over; one that couldn't be computed says so."""
+    """Hands a number of every seed over; one that couldn't be computed says so, or why by ``note``."""
     fields = {"unit": "percent", "device": "cpu"} | fields
+    note = fields.pop("note", "none of the classes is in these scenes")
     rows = []
     for seed, part in found.items():
         if np.isfinite([part.value, part.low, part.high]).all():
             rows.append(record(row, column, name, part.value, interval=part, seed=seed, **fields))
         else:
-            note = "none of the classes is in these scenes"
-            rows.append(record(row, column, name, None, seed=seed, **(fields | {"note": note})))
+            rows.append(record(row, column, name, None, seed=seed, note=note, **fields))
     return rows
+
+
+def settings_means(rows: Sequence[ResultRow], metric: str = "miou") -> dict[str, dict[int | None, float]]:
+    """The mean of the six settings of Table 2 over the runs that scored one each: method -> seed -> percent.
+
+    Methods and seeds that lack a setting, and runs that had all settings and took the mean themselves, are left out.
+    """
+    cells: dict[tuple[str, int | None], dict[str, float]] = {}
+    done = {
+        (one.row, one.seed) for one in rows if one.column == "mean" and one.metric == metric and one.value is not None
+    }
+    for one in rows:
+        if one.table == "mm-ovseg-table2" and one.metric == metric and one.column in SETTINGS and one.value is not None:
+            cells.setdefault((one.row, one.seed), {})[one.column] = one.value
+    found: dict[str, dict[int | None, float]] = {}
+    for (row, seed), values in cells.items():
+        if set(values) == set(SETTINGS) and (row, seed) not in done:
+            found.setdefault(row, {})[seed] = float(np.mean(list(values.values())))
+    return found
+
+
+def record_settings_means(rows: Sequence[ResultRow]) -> dict[str, dict[int | None, float]]:
+    """Hands :func:`settings_means` over."""
+    found = settings_means(rows)
+    for row, seeds in found.items():
+        for seed, value in seeds.items():
+            record(row, "mean", "miou", value, unit="percent", seed=seed, dataset="the six settings")
+    return found
 
 
 def mean_of(parts: Sequence[Interval]) -> Interval:

@@ -1,8 +1,11 @@
-"""Scores of the trained embedded networks: six settings, and what clouds, misplaced radar and speckle do to them.
+"""Scores of trained networks: six settings, and what clouds, misplaced radar and speckle do to them.
 
 >>> score("mm-ovseg", 0, "mm-ovseg-ddhr-sk").miou          # an interval over test scenes, in percent
 >>> score("gsnet", 0, "mm-ovseg-ddhr-sk", Condition(cover=0.8)).miou
 >>> paired("mm-ovseg", "gsnet", "mm-ovseg-ddhr-sk")        # difference on the same scenes, all seeds
+
+The networks are the embedded ones that ship, or, after :func:`use_networks`, those of the full profile's trainings; the
+scenes are a suite's or a dataset's (:mod:`rsovlib.experiments.fusion.scenes`).
 
 Every score is computed once in a process.  After :func:`keep_scores` it is also stored, under a name that says which
 weights, scenes and versions it came from, so that the notebooks of one reproduction needn't compute it again.
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,17 +23,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import shift as shifted
 
 import rsovlib
-from rsovlib.data.clouds import CLOUD_VERSION, add_clouds
-from rsovlib.data.scenes import SCENE_VERSION, make_scene
-from rsovlib.data.suites import Suite
-from rsovlib.errors import InputError
+from rsovlib.errors import InputError, RsovError
+from rsovlib.experiments.fusion.networks import TrainedNetwork, find_networks
 from rsovlib.experiments.fusion.recipe import BACKBONES
+from rsovlib.experiments.fusion.scenes import (
+    PLAIN,
+    SCENES,
+    Condition,
+    ShownScene,
+    dataset_of,
+    scenes_of,
+    shown_scenes,
+)
+from rsovlib.experiments.fusion.settings import SETTINGS
 from rsovlib.files import write_beside
 from rsovlib.fusion.embedded import NAMES, embedded_fusions
-from rsovlib.fusion.pairs import OPTICAL_WAVELENGTHS, sar_picture, sized_suite
+from rsovlib.fusion.named import split_name
 from rsovlib.metrics import (
     CalibrationError,
     Comparison,
@@ -40,20 +50,9 @@ from rsovlib.metrics import (
     confidence_interval,
 )
 
-SIDE = 128
-"""Side of the test scenes in pixels; a network sees a scene at once and at its own scale."""
-SCENES = 60
 SEEDS = (0, 1, 2)
-
-SETTINGS: dict[str, tuple[str, str]] = {
-    "s1": ("PIE-cloud", "mm-ovseg-pie-cloud"),
-    "s2": ("DDHR-SK", "mm-ovseg-ddhr-sk"),
-    "s3": ("OEM-thick", "mm-ovseg-oem-thick"),
-    "s4": ("OEM-thin", "mm-ovseg-oem-thin"),
-    "s5": ("PIE-clean", "mm-ovseg-pie-clean"),
-    "s6": ("DDHR-SK to DDHR-CH", "mm-ovseg-ddhr-ch"),
-}
-"""The paper's six settings (Table 1): title and suite."""
+_BATCH = 8
+"""Scenes that go to a segmenter together."""
 
 METHOD_TITLES = {
     "cat-seg": "CAT-Seg",
@@ -63,57 +62,10 @@ METHOD_TITLES = {
     "mm-ovseg-no-cmu": "MM-OVSeg without CMU",
     "mm-ovseg": "MM-OVSeg",
 }
+TRAINING_FREE = ("segearth-ov",)
 NOT_AVAILABLE = {
     "FGAseg": "not available: its code isn't published, and its abstract and tables do not determine the network"
 }
-
-
-@dataclass(frozen=True)
-class Condition:
-    """How the test scenes are shown.
-
-    Attributes:
-        cover: share of cloud over every scene, 0 to 1; None for the suite's own clouds.
-        kind: of those clouds.
-        shift: pixels by which the radar lies too far right and down, half each way for odd directions; 0 is aligned.
-        looks: of the radar; None for the suite's.
-        sar: "given", "missing" (the network does without), "half" (the right half has none), "other": that of the next
-            scene, which says nothing of this one, or "released": the radar as the release hands it over, its upper left
-            quarter in place of the scene's.
-        split: "test"; "validation" for choices.
-    """
-
-    cover: float | None = None
-    kind: str = "varied"
-    shift: int = 0
-    looks: float | None = None
-    sar: str = "given"
-    split: str = "test"
-
-    def __post_init__(self) -> None:
-        if self.sar not in ("given", "missing", "half", "other", "released"):
-            raise InputError(f"sar={self.sar!r}: the radar is given, missing, half, other or released.")
-
-
-@dataclass(frozen=True)
-class ShownScene:
-    """One scene to be scored.
-
-    Attributes:
-        name: for pairing.
-        optical: (H, W, 3) uint8, perhaps cloudy.
-        sar: (H, W, 3) uint8.
-        sar_valid: (H, W) bool.
-        labels: (H, W) uint8 over all classes of the suite, 255 ignored.
-        opacity: (H, W) float32 of the clouds, zeros without.
-    """
-
-    name: str
-    optical: NDArray[np.uint8]
-    sar: NDArray[np.uint8] | None
-    sar_valid: NDArray[np.bool_] | None
-    labels: NDArray[np.uint8]
-    opacity: NDArray[np.float32]
 
 
 @dataclass
@@ -121,11 +73,14 @@ class Score:
     """Counts of one method on one set of scenes.
 
     Attributes:
-        method, seed, suite, condition: what was scored.
+        method, seed, suite, condition: what was scored; ``suite`` is the source of the scenes.
         counts: per image, for intervals and paired tests; pixels under clouds (opacity above one half) are a stratum
             of their own.
         calibration: bins of confidence.
         weights: name and hash of the weights.
+        dataset: what result rows call the scenes.
+        device: where it was computed.
+        note: what stands in for something of the paper's.
     """
 
     method: str
@@ -135,6 +90,9 @@ class Score:
     counts: SegmentationMetrics
     calibration: CalibrationError
     weights: dict[str, str] = field(default_factory=dict)
+    dataset: str = ""
+    device: str = "cpu"
+    note: str = ""
 
     def interval(self, score: str = "miou") -> Interval:
         """A score in percent with its 95 % bootstrap interval over scenes."""
@@ -157,77 +115,53 @@ class Score:
         return {name: 100 * value for name, value in self.counts.compute()["iou"].items()}
 
 
-# ---- scenes ----------------------------------------------------------------------------------------------------------
+# ---- methods ---------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=16)
-def shown_scenes(suite: str, condition: Condition = Condition(), count: int = SCENES) -> tuple[ShownScene, ...]:
-    """The first scenes of a suite's test split, shown under a condition."""
-    whole = sized_suite(suite, SIDE)
-    return tuple(_scene(whole, index, condition) for index in range(count))
+@dataclass
+class _Bench:
+    """What is scored, and where scores are kept: set by a notebook's first cell, asked by everything after it."""
+
+    folder: Path | None = None
+    networks: list[TrainedNetwork] = field(default_factory=list)
+    device: str = "cpu"
 
 
-def _scene(suite: Suite, index: int, condition: Condition) -> ShownScene:
-    sample = suite.sample(condition.split, index, quick=False)
-    optical = np.ascontiguousarray(np.moveaxis(sample.images["rgb"][:3], 0, -1))
-    opacity = sample.opacity if sample.opacity is not None else np.zeros(sample.labels.shape, np.float32)
-    seed = sample.scene.seed
-    if condition.cover is not None:
-        clear = np.ascontiguousarray(np.moveaxis(sample.clear["rgb"][:3], 0, -1))
-        optical, opacity = add_clouds(
-            clear, condition.cover, kind=condition.kind, seed=seed, wavelengths=OPTICAL_WAVELENGTHS
-        )
-    decibels = sample.images["sar"][:1]
-    if condition.looks is not None:
-        decibels = _other_looks(suite, sample.scene, condition.looks)
-    if condition.sar == "other":
-        decibels = suite.sample(condition.split, index + 1, quick=False).images["sar"][:1]
-    sar = sar_picture(decibels)
-    valid = np.ones(sample.labels.shape, bool)
-    if condition.shift:
-        # What comes in at the border is mirrored, so that only the place is wrong.
-        sar = shifted(sar, (condition.shift, condition.shift, 0), order=0, mode="mirror")
-    if condition.sar == "released":
-        height, width = sample.labels.shape
-        sar = np.ascontiguousarray(sar[: height // 2, : width // 2].repeat(2, axis=0).repeat(2, axis=1))
-    if condition.sar == "half":
-        valid[:, SIDE // 2 :] = False
-    missing = condition.sar == "missing"
-    return ShownScene(
-        f"{suite.name} {seed}",
-        optical,
-        None if missing else sar,
-        None if missing else valid,
-        sample.labels,
-        np.asarray(opacity),
-    )
-
-
-def _other_looks(suite: Suite, scene: Any, looks: float) -> NDArray[np.float32]:
-    """The scene's radar image with another number of looks: the same ground, other speckle."""
-    again = make_scene(
-        SIDE,
-        scene.seed,
-        region=scene.region,
-        layout=scene.layout,
-        gsd=suite.gsd,
-        modalities=suite.sensors,
-        sar_looks=looks,
-        incidence=suite.radar.incidence,
-        look=suite.radar.look,
-    )
-    return np.asarray(again.sar)[:1]
-
-
-_FOLDER: list[Path] = []
+_BENCH = _Bench()
 
 
 def keep_scores(folder: str) -> None:
     """Store scores in ``folder/scores`` from now on, and take those that are there; "" stores nothing."""
-    _FOLDER[:] = [Path(folder).resolve() / "scores"] if folder else []
+    _BENCH.folder = Path(folder).resolve() / "scores" if folder else None
 
 
-# ---- methods ---------------------------------------------------------------------------------------------------------
+def use_networks(folders: Iterable[str | Path] = (), device: str = "cpu") -> list[TrainedNetwork]:
+    """Score the networks of these trainings from now on; without any, those that ship.
+
+    Args:
+        folders: that the training notebook wrote to in the full profile.
+        device: where they compute.
+
+    Returns:
+        The networks.
+
+    Raises:
+        WeightsError: a folder isn't there or holds no such network.
+        InputError: two of them are of one method, seed and training set.
+    """
+    found = find_networks(folders)
+    known: dict[tuple[str, str, int], Path] = {}
+    for one in found:
+        key = (one.train, one.method, one.seed)
+        if key in known:
+            raise InputError(
+                f"{one.path} and {known[key]} are both {one.method}, seed {one.seed}, trained on {one.train}."
+            )
+        known[key] = one.path
+    _BENCH.networks, _BENCH.device = found, device
+    _loaded.cache_clear()
+    _remembered.cache_clear()
+    return found
 
 
 def weights_name(method: str, seed: int) -> str:
@@ -235,35 +169,121 @@ def weights_name(method: str, seed: int) -> str:
     return NAMES[method] + (f"-s{seed}" if seed else "")
 
 
+def network_for(method: str, seed: int, source: str) -> TrainedNetwork | None:
+    """The network of :func:`use_networks` that is tested on a source; None where those that ship are.
+
+    Which training set belongs to a test set is the paper's choice (``settings.SETTINGS``); networks of one training set
+    alone are tested on anything.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not _BENCH.networks:
+        return None
+    sets = {one.train for one in _BENCH.networks}
+    wanted = next((one.train for one in SETTINGS.values() if one.test == source and one.train in sets), "")
+    wanted = wanted or (next(iter(sets)) if len(sets) == 1 else "")
+    for one in _BENCH.networks:
+        if (one.train, one.method, one.seed) == (wanted, method, seed):
+            return one
+    raise InputError(
+        f"No network of {method}, seed {seed}, is given that {source} is tested with; train it, or choose among "
+        f"{', '.join(sorted({f'{one.method} (seed {one.seed}, {one.train})' for one in _BENCH.networks}))}."
+    )
+
+
 def available_methods() -> list[str]:
-    """The methods whose weights ship, and the training-free one."""
-    shipped = [name for name in METHOD_TITLES if name in NAMES]
-    found = [one for one in shipped if weights_name(one, 0) in embedded_fusions()]
-    return [name for name in METHOD_TITLES if name in found or name == "segearth-ov"]
+    """The methods whose networks are given or ship, and the training-free one."""
+    if _BENCH.networks:
+        found = {one.method for one in _BENCH.networks}
+    else:
+        found = {name for name in METHOD_TITLES if name in NAMES and weights_name(name, 0) in embedded_fusions()}
+    return [name for name in METHOD_TITLES if name in found or name in TRAINING_FREE]
+
+
+def given_seeds(text: str = "") -> list[int]:
+    """Seeds from a notebook's parameter, "0, 1, 2"; "" takes those that all given methods have, or those that ship."""
+    if text.strip():
+        return [int(part) for part in text.split(",")]
+    by_method: dict[str, set[int]] = {}
+    for one in _BENCH.networks:
+        by_method.setdefault(one.method, set()).add(one.seed)
+    if not by_method:
+        return list(SEEDS)
+    return sorted(set.intersection(*by_method.values()) or set.union(*by_method.values()))
+
+
+def segmenter(method: str, seed: int, source: str = "") -> Any:
+    """A method with the weights of a seed, as the networks see test scenes of a source.
+
+    Training-free ones stand on the same backbones.
+
+    Raises:
+        InputError: there is no such network.
+        WeightsError: its weights, or its backbones', aren't there.
+    """
+    return _loaded(method, seed, None if method in TRAINING_FREE else network_for(method, seed, source))
 
 
 @lru_cache(maxsize=24)
-def segmenter(method: str, seed: int) -> Any:
-    """A method with the weights of a seed; training-free ones stand on the seed's backbones."""
+def _loaded(method: str, seed: int, network: TrainedNetwork | None) -> Any:
+    if network is not None:
+        return trained_segmenter(network, _BENCH.device)
     if method in NAMES:
         from rsovlib.fusion.segmenter import make_fusion_segmenter
 
         name = weights_name(method, seed)
-        return make_fusion_segmenter(method, device="cpu", weights=name, window=0, batch=8, keep_stages=False)
+        return make_fusion_segmenter(
+            method, device=_BENCH.device, weights=name, window=0, batch=_BATCH, keep_stages=False
+        )
     from rsovlib.segmenters.api import make_segmenter
 
-    return make_segmenter(method, clip=BACKBONES[seed][0], dino=BACKBONES[seed][1], device="cpu")
+    profile, backbones = ("full", _BENCH.networks[0].backbones) if _BENCH.networks else ("embedded", BACKBONES[seed])
+    (clip, clip_weights), (dino, dino_weights) = (split_name(name) for name in backbones)
+    return make_segmenter(
+        method,
+        profile=profile,
+        device=_BENCH.device,
+        clip=clip,
+        clip_weights=clip_weights,
+        dino=dino,
+        dino_weights=dino_weights,
+    )
 
 
-def score(method: str, seed: int, suite: str, condition: Condition = Condition(), count: int = SCENES) -> Score:
+def trained_segmenter(network: TrainedNetwork, device: str = "cpu") -> Any:
+    """A trained network as the papers evaluate it: the image resized to the training's short side, and seen whole."""
+    from rsovlib.fusion.segmenter import FusionOptions, FusionSegmenter
+    from rsovlib.fusion.weights import load_fusion
+
+    loaded = load_fusion(network.path, device)
+    side = network.record["recipe"]["samples"]["side"]
+    return FusionSegmenter(
+        loaded, network.method, FusionOptions(short_side=side, window=0, batch=_BATCH, keep_stages=False)
+    )
+
+
+def why_not(method: str, seed: int, source: str) -> str:
+    """Why a method can't be scored on a source, one sentence; "" if it can."""
+    try:
+        segmenter(method, seed, source)
+    except RsovError as error:
+        return str(error)
+    return ""
+
+
+# ---- scores ----------------------------------------------------------------------------------------------------------
+
+
+def score(method: str, seed: int, suite: str, condition: Condition = PLAIN, count: int = SCENES) -> Score:
     """Score a method on test scenes.
 
     Args:
         method: of :func:`available_methods`.
         seed: of its weights.
-        suite: name of the suite.
+        suite: source of the scenes: name of a suite, or ``"datasets/NAME/PROTOCOL"``.
         condition: how its scenes are shown.
-        count: number of scenes.
+        count: number of scenes; 0 takes all.
 
     Returns:
         The counts, image by image.
@@ -273,51 +293,80 @@ def score(method: str, seed: int, suite: str, condition: Condition = Condition()
 
 @lru_cache(maxsize=4096)
 def _remembered(method: str, seed: int, suite: str, condition: Condition, count: int) -> Score:
-    made = segmenter(method, seed)
+    made = segmenter(method, seed, suite)
     weights = _weights(made)
     path = _kept(method, seed, suite, condition, count, weights)
     if path is not None and path.is_file():
         content = json.loads(path.read_text(encoding="utf-8"))
         counts = SegmentationMetrics.from_state_dict(content["counts"])
         calibration = CalibrationError.from_state_dict(content["calibration"])
-        return Score(method, seed, suite, condition, counts, calibration, weights)
-    counts, calibration = score_network(made, suite, condition, count)
-    if path is not None:
-        content = {"counts": counts.state_dict(), "calibration": calibration.state_dict()}
-        with write_beside(path) as temporary:
-            temporary.write_text(json.dumps(content), encoding="utf-8")
-    return Score(method, seed, suite, condition, counts, calibration, weights)
+    else:
+        counts, calibration = score_network(made, suite, condition, count)
+        if path is not None:
+            content = {"counts": counts.state_dict(), "calibration": calibration.state_dict()}
+            with write_beside(path) as temporary:
+                temporary.write_text(json.dumps(content), encoding="utf-8")
+    dataset, note = row_dataset(suite, count, (method,), seed), ""
+    network = None if method in TRAINING_FREE else network_for(method, seed, suite)
+    if network is not None:
+        note = "; ".join(part for part in (network.unlike_paper, network.stand_ins) if part)
+    device = str(getattr(getattr(made, "device", None), "type", "cpu"))
+    return Score(method, seed, suite, condition, counts, calibration, weights, dataset, device, note)
+
+
+def row_dataset(source: str, count: int = 0, methods: Sequence[str] = (), seed: int = 0) -> str:
+    """What result rows call the scenes of a source, and the networks that are scored on them.
+
+    A part of a published set, and networks of another recipe than the paper's, are not the paper's: their rows must not
+    be compared with its numbers, and the name says so.
+    """
+    networks = [network_for(method, seed, source) for method in methods if method not in TRAINING_FREE]
+    own = any(one is not None and one.unlike_paper for one in networks)
+    return f"{dataset_of(source, count)}{' (own recipe)' if own else ''}"
+
+
+def row_fields(source: str, count: int, methods: Sequence[str], seed: int = 0) -> dict[str, Any]:
+    """Fields of a result row about scenes and networks: ``dataset``, ``n`` and ``device``."""
+    n = len(scenes_of(source).places(count, "test"))
+    return {"dataset": row_dataset(source, count, methods, seed), "n": n, "device": _BENCH.device.partition(":")[0]}
 
 
 def score_network(
-    made: Any, suite: str, condition: Condition = Condition(), count: int = SCENES
+    made: Any, suite: str, condition: Condition = PLAIN, count: int = SCENES
 ) -> tuple[SegmentationMetrics, CalibrationError]:
     """The counts of any segmenter, of networks just trained too.
 
     Args:
         made: a segmenter; one with ``segment_batch`` takes several scenes at once.
-        suite: name of the suite.
+        suite: source of the scenes.
         condition: how its scenes are shown.
-        count: number of scenes.
+        count: number of scenes; 0 takes all.
     """
-    whole = sized_suite(suite, SIDE)
+    source = scenes_of(suite)
     counts = SegmentationMetrics(
-        whole.class_names,
-        unseen=whole.unseen,
+        source.classes,
+        unseen=source.unseen,
         boundary_tolerance=None,
         boundary_width=None,
         strata=("clear", "cloudy"),
         keep_images=True,
     )
-    calibration = CalibrationError(len(whole.class_names))
+    calibration = CalibrationError(len(source.classes))
+    prompts = words_for(made, suite)
     scenes = shown_scenes(suite, condition, count)
-    for start in range(0, count, 8):
-        part = scenes[start : start + 8]
-        for scene, result in zip(part, _segment(made, part, whole.prompts), strict=True):
+    for start in range(0, len(scenes), _BATCH):
+        part = scenes[start : start + _BATCH]
+        for scene, result in zip(part, _segment(made, part, prompts), strict=True):
             strata = (scene.opacity > 0.5).astype(np.uint8)
             counts.update(result.labels, scene.labels, image=scene.name, strata=strata)
             calibration.update(result.probabilities, scene.labels)
     return counts, calibration
+
+
+def words_for(made: Any, source: str) -> list[str]:
+    """The words that a segmenter is asked with, in the spelling of its reading."""
+    readings = getattr(getattr(getattr(made, "network", None), "config", None), "readings", None)
+    return scenes_of(source).prompts(plain=readings is None or readings.plain_class_names)
 
 
 def _segment(made: Any, scenes: Sequence[ShownScene], prompts: Sequence[str]) -> list[Any]:
@@ -340,18 +389,19 @@ def _weights(made: Any) -> dict[str, str]:
 
 
 def _kept(method: str, seed: int, suite: str, condition: Condition, count: int, weights: dict[str, str]) -> Path | None:
-    if not _FOLDER:
+    if _BENCH.folder is None:
         return None
-    facts = [method, seed, suite, asdict(condition), count, SIDE, weights, SCENE_VERSION, CLOUD_VERSION]
+    facts = [method, seed, suite, asdict(condition), count, weights, scenes_of(suite).version]
     text = json.dumps([*facts, rsovlib.__version__], sort_keys=True)
-    return _FOLDER[0] / f"{method}-{seed}-{suite}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    name = suite.replace("/", "_")
+    return _BENCH.folder / f"{method}-{seed}-{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 
 # ---- over seeds ------------------------------------------------------------------------------------------------------
 
 
 def pooled(
-    method: str, suite: str, condition: Condition = Condition(), count: int = SCENES, seeds: Sequence[int] = SEEDS
+    method: str, suite: str, condition: Condition = PLAIN, count: int = SCENES, seeds: Sequence[int] = SEEDS
 ) -> SegmentationMetrics:
     """The counts of all seeds in one pot, a scene's counts of all seeds under one name.
 
@@ -371,7 +421,7 @@ def paired(
     first: str,
     second: str,
     suite: str,
-    condition: Condition = Condition(),
+    condition: Condition = PLAIN,
     metric: str = "miou",
     count: int = SCENES,
     seeds: Sequence[int] = SEEDS,
@@ -405,7 +455,7 @@ class OverSeeds:
 def over_seeds(
     method: str,
     suite: str,
-    condition: Condition = Condition(),
+    condition: Condition = PLAIN,
     metric: str = "miou",
     count: int = SCENES,
     seeds: Sequence[int] = SEEDS,

@@ -1,4 +1,8 @@
-"""Putting trained fusion networks where the package finds them: fp16 weights, the manifest, scores and the card."""
+"""Writing trained fusion networks, in the embedded experiment's way and in the full profile's.
+
+Those of the embedded experiment go where the package finds them: fp16 weights, the manifest, scores and the card. Each
+of the full profile is a file that says wholly where it comes from.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,10 @@ from typing import Any
 from rsovlib.data.clouds import CLOUD_VERSION
 from rsovlib.data.scenes import SCENE_VERSION
 from rsovlib.errors import InputError
-from rsovlib.experiments.fusion.recipe import BACKBONES, TRAIN_SUITES, ExperimentRecipe
-from rsovlib.experiments.fusion.training import TrainedSeed, cpu_seconds
+from rsovlib.experiments.fusion.recipe import WITH_CMU, WITH_SAR_CLIP, ExperimentRecipe
+from rsovlib.experiments.fusion.settings import TRAIN_SUITES
+from rsovlib.experiments.fusion.training import TrainedSeed, TrainingJob, cpu_seconds
+from rsovlib.experiments.identity import data_version
 from rsovlib.files import write_beside
 from rsovlib.fusion.cmu import plain
 from rsovlib.fusion.embedded import MANIFEST_FILE, NAMES, EmbeddedFusion, write_manifest
@@ -23,6 +29,54 @@ RECORD_FILE = "training.json"
 """What each seed's training was and cost: recipe, losses, retrieval, CPU time."""
 CARD = "rsov-tiny-fusion.md"
 SCORES_FILE = "scores.json"
+
+
+def write_trained(folder: Path, trained: TrainedSeed) -> list[str]:
+    """Writes what a run of the training notebook has trained.
+
+    In the full profile each method's network becomes ``METHOD.safetensors`` in 32 bits, for
+    ``rsovlib segment --method METHOD --profile full --set weights=...``. For the embedded experiment see
+    :func:`write_seed`; its card is written, too.
+
+    Returns:
+        The names of the networks, or of their files.
+    """
+    if trained.job is None:
+        names = write_seed(folder, trained)
+        write_card(folder)
+        return names
+    files = []
+    for method, one in trained.methods.items():
+        path = folder / f"{method}.safetensors"
+        save_fusion(path, one.network, network_record(trained, trained.job, method))
+        files.append(path.name)
+    return files
+
+
+def network_record(trained: TrainedSeed, job: TrainingJob, method: str) -> dict[str, Any]:
+    """What a file of the full profile says of its training."""
+    stage2, loop = trained.recipe.of_method(method)
+    sources = [part.strip() for part in job.train.split(",")]
+    datasets = ["/".join(name.split("/")[:2]) for name in sources]
+    cmu = job.cmu_record("dino") if method in WITH_CMU else None
+    on_clip = job.cmu_record("clip") if method in WITH_SAR_CLIP else None
+    return {
+        "method": method,
+        "seed": trained.seed,
+        "train": job.train,
+        "architecture": trained.recipe.architecture,
+        "readings": job.readings,
+        "backbones": list(trained.recipe.backbones_of(trained.seed)),
+        "data": {pool.name: len(pool.pairs) for pool in job.pools},
+        "versions": data_version(datasets),
+        "classes": {pool.name: list(pool.classes) for pool in job.pools},
+        "recipe": plain(stage2),
+        "loop": plain(loop),
+        "cmu": cmu,
+        "cmu on clip": on_clip,
+        "last": {name: round(value, 4) for name, value in trained.methods[method].history[-1].items()},
+        "history": _thinned(trained.methods[method].history),
+    }
 
 
 def write_seed(folder: Path, trained: TrainedSeed) -> list[str]:
@@ -57,7 +111,7 @@ def training_record(trained: TrainedSeed, method: str) -> dict[str, Any]:
     last = trained.methods[method].history[-1]
     return {
         "seed": trained.seed,
-        "backbones": list(BACKBONES[trained.seed]),
+        "backbones": list(recipe.backbones_of(trained.seed)),
         "data": {"suites": list(TRAIN_SUITES), "scenes of each": recipe.scenes, "side": recipe.scene_side},
         "versions": {"scenes": SCENE_VERSION, "clouds": CLOUD_VERSION},
         "recipe": plain(recipe.stage2),
@@ -74,15 +128,14 @@ def seed_record(trained: TrainedSeed) -> dict[str, Any]:
         "cpu_seconds": {name: round(value, 1) for name, value in cpu_seconds(trained).items()},
         "histories": {name: _thinned(one.history) for name, one in trained.methods.items()},
     }
-    for name, one in (("dino", trained.encoders.sar_dino), ("clip", trained.encoders.sar_clip)):
-        if one is not None:
-            found[f"cmu on {name}"] = {
-                "history": _thinned(one.history),
-                "retrieval before": [_plain_retrieval(entry) for entry in one.before],
-                "retrieval after": [_plain_retrieval(entry) for entry in one.after],
-                "retrieval across before": [_plain_retrieval(entry) for entry in one.across_before],
-                "retrieval across after": [_plain_retrieval(entry) for entry in one.across_after],
-            }
+    for name, one in trained.encoders.distilled().items():
+        found[f"cmu on {name.lower()}"] = {
+            "history": _thinned(one.history),
+            "retrieval before": [_plain_retrieval(entry) for entry in one.before],
+            "retrieval after": [_plain_retrieval(entry) for entry in one.after],
+            "retrieval across before": [_plain_retrieval(entry) for entry in one.across_before],
+            "retrieval across after": [_plain_retrieval(entry) for entry in one.across_after],
+        }
     return found
 
 

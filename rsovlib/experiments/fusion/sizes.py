@@ -12,9 +12,11 @@ import pandas as pd
 import torch
 
 from rsovlib.experiments.costs import Costs, measure_costs, record_costs
-from rsovlib.experiments.fusion.evaluation import METHOD_TITLES, Condition, segmenter, shown_scenes
-from rsovlib.experiments.fusion.recipe import BACKBONES, TRAIN_SUITES, ExperimentRecipe
+from rsovlib.experiments.fusion.evaluation import METHOD_TITLES, segmenter
+from rsovlib.experiments.fusion.recipe import BACKBONES, ExperimentRecipe
 from rsovlib.experiments.fusion.released import full_size, sizes
+from rsovlib.experiments.fusion.scenes import PLAIN, shown_scenes
+from rsovlib.experiments.fusion.settings import TRAIN_SUITES
 from rsovlib.experiments.fusion.training import Encoders, build_network
 from rsovlib.experiments.papers import paper_table
 from rsovlib.experiments.results import record
@@ -94,7 +96,8 @@ def _shape(tensor: torch.Tensor | None) -> tuple[int, ...]:
 
 A4_MISSING = (
     "not run: needs the data sets (PIE-RGB-SAR, DDHR, OpenEarthMap-SAR) and ViT-L networks trained on them, neither "
-    "of which comes with rsovlib; the embedded networks have one size only"
+    "of which comes with rsovlib; the embedded networks have one size only. `rsovlib reproduce mm-ovseg-table-a4 "
+    "--profile full` trains and scores them where the data are"
 )
 
 
@@ -115,7 +118,7 @@ def cost_rows(methods: tuple[str, ...] = ("gsnet", "mm-ovseg"), repeats: int = 5
         repeats: of every measurement.
         country: ISO code of three letters for the CO2 of its electricity; "" leaves CO2 out.
     """
-    scene = shown_scenes(TRAIN_SUITES[1], Condition(), 1)[0]
+    scene = shown_scenes(TRAIN_SUITES[1], PLAIN, 1)[0]
     encoders = _encoders()
     rows: dict[str, dict[str, Any]] = {"CMU module": _cmu_row(encoders, repeats)}
     for method in methods:

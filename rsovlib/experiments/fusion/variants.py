@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from rsovlib.experiments.fusion.evaluation import SCENES, Condition, score_network
-from rsovlib.experiments.fusion.recipe import ExperimentRecipe, network_config
+from rsovlib.experiments.fusion.evaluation import row_fields, score_network, trained_segmenter
+from rsovlib.experiments.fusion.networks import TrainedNetwork, find_networks
+from rsovlib.experiments.fusion.recipe import READINGS, ExperimentRecipe, named_readings, network_config
+from rsovlib.experiments.fusion.scenes import PLAIN, SCENES, Condition
 from rsovlib.experiments.fusion.training import (
     Encoders,
     held_out_pool,
@@ -19,7 +21,7 @@ from rsovlib.experiments.fusion.training import (
     training_pools,
 )
 from rsovlib.experiments.results import record
-from rsovlib.fusion.config import FusionConfig
+from rsovlib.fusion.config import FusionConfig, Readings
 from rsovlib.fusion.segmenter import FusionOptions, FusionSegmenter
 from rsovlib.metrics import SegmentationMetrics, compare, confidence_interval
 
@@ -32,24 +34,6 @@ CMU_TARGETS = {
 }
 """Rows of Table A5."""
 
-READINGS: Mapping[str, Mapping[str, bool]] = {
-    "corrected": {},
-    "SAR not aligned (release)": {"sar_follows_optical": False},
-    "ignored pixels are negatives (release)": {"unseen_left_out": False},
-    "CLIP's statistics for all (release)": {"own_statistics": False},
-    "first synonym only (release)": {"all_synonyms": False},
-    "all of the release's readings": {
-        "sar_follows_optical": False,
-        "unseen_left_out": False,
-        "own_statistics": False,
-        "all_synonyms": False,
-        "masks_missing_sar": False,
-        "shows_logits_resized": False,
-        "plain_class_names": False,
-    },
-}
-"""What is changed against the corrected reading, one at a time and together."""
-
 
 @dataclass
 class VariantScores:
@@ -60,12 +44,18 @@ class VariantScores:
         meters: by name, of one seed.
         seed: of the trainings.
         seconds: CPU time of each training.
+        about: what result rows say of scenes and device.
+        weights: name -> names and hashes of its weights.
+        notes: name -> what a reader must know.
     """
 
     reference: str
     meters: dict[str, SegmentationMetrics] = field(default_factory=dict)
     seed: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=lambda: {"dataset": SUITE, "device": "cpu"})
+    weights: dict[str, dict[str, str]] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
         """mIoU of all, seen and unseen classes in percent, and the difference to the reference, paired over scenes."""
@@ -75,7 +65,7 @@ class VariantScores:
             for title, metric in (("mIoU", "miou"), ("seen", "miou_seen"), ("unseen", "miou_unseen")):
                 part = confidence_interval(meter, metric)
                 row[title] = f"{100 * part.value:.1f} [{100 * part.low:.1f}, {100 * part.high:.1f}]"
-            if name != self.reference:
+            if name != self.reference and self.reference in self.meters:
                 gap = compare(meter, self.meters[self.reference]).difference
                 text = f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
                 row[f"mIoU against {self.reference!r}"] = text
@@ -86,6 +76,7 @@ class VariantScores:
         """The rows."""
         for name, meter in self.meters.items():
             part = confidence_interval(meter, "miou")
+            extra = {"weights": self.weights[name]} if name in self.weights else {}
             record(
                 name,
                 column,
@@ -94,12 +85,59 @@ class VariantScores:
                 low=100 * part.low,
                 high=100 * part.high,
                 unit="percent",
-                n=len(meter.images),
                 seed=self.seed,
-                dataset=SUITE,
-                device="cpu",
-                **fields,
+                note=self.notes.get(name, ""),
+                **(self.about | {"n": len(meter.images)} | extra | fields),
             )
+
+
+def cmu_target_scores(
+    networks: Sequence[str],
+    source: str,
+    scenes: int,
+    device: str,
+    *,
+    seed: int = 0,
+    share: float = 1.0,
+    out: str = ".",
+) -> list[VariantScores]:
+    """Table A5: of given networks, or of the embedded ones of a seed, which are then trained here.
+
+    Args:
+        networks: folders of trainings in the full profile; none trains here.
+        source: of the test scenes.
+        scenes: how many; 0 takes all.
+        device: where given networks compute.
+        seed: of the trainings here.
+        share: of the embedded recipe's steps and scenes.
+        out: folder of the checkpoints of the trainings here.
+
+    Returns:
+        The scores, a seed each.
+    """
+    if networks:
+        return given_cmu_targets(find_networks(networks), source, scenes, device)
+    return [score_cmu_targets(seed, _recipe(share), Path(out), scenes)]
+
+
+def reading_scores(
+    networks: Sequence[str],
+    source: str,
+    scenes: int,
+    device: str,
+    *,
+    seed: int = 0,
+    share: float = 1.0,
+    out: str = ".",
+) -> list[VariantScores]:
+    """What each reading does; see :func:`cmu_target_scores` for the arguments."""
+    if networks:
+        return given_readings(find_networks(networks), source, scenes, device)
+    return [score_readings(seed, _recipe(share), Path(out), scenes=scenes)]
+
+
+def _recipe(share: float) -> ExperimentRecipe:
+    return ExperimentRecipe() if share == 1 else ExperimentRecipe().shorter(share)
 
 
 def score_cmu_targets(seed: int, recipe: ExperimentRecipe, folder: Path | None, scenes: int = SCENES) -> VariantScores:
@@ -131,12 +169,54 @@ def score_readings(
         trained = train_method(
             "mm-ovseg", pools, encoders, recipe, seed, folder, config=config, label=f"reading-{index}"
         )
-        condition = Condition() if config.readings.sar_follows_optical else Condition(sar="released")
-        found.meters[name] = _scored(trained.network, "mm-ovseg", scenes, condition)
+        found.meters[name] = _scored(trained.network, "mm-ovseg", scenes, _shown_to(config.readings))
         found.seconds[name] = trained.history[-1]["cpu_seconds"]
     return found
 
 
-def _scored(network: Any, method: str, scenes: int, condition: Condition | None = None) -> SegmentationMetrics:
+def given_cmu_targets(networks: Sequence[TrainedNetwork], source: str, scenes: int, device: str) -> list[VariantScores]:
+    """Scores Table A5's four networks, or those of them that are given, a :class:`VariantScores` a seed."""
+    rows = {method: row for row, method in CMU_TARGETS.items()}
+    named = [(rows[one.method], one) for one in networks if one.method in rows and one.readings == "corrected"]
+    return _score_given(named, "neither", list(CMU_TARGETS), source, scenes, device)
+
+
+def given_readings(networks: Sequence[TrainedNetwork], source: str, scenes: int, device: str) -> list[VariantScores]:
+    """Scores MM-OVSeg under those readings of which a network is given, a :class:`VariantScores` a seed."""
+    named = [(one.readings, one) for one in networks if one.method == "mm-ovseg"]
+    return _score_given(named, "corrected", list(READINGS), source, scenes, device)
+
+
+def _score_given(
+    named: Sequence[tuple[str, TrainedNetwork]],
+    reference: str,
+    order: Sequence[str],
+    source: str,
+    scenes: int,
+    device: str,
+) -> list[VariantScores]:
+    found: dict[int, VariantScores] = {}
+    about = row_fields(source, scenes, ())
+    if any(network.unlike_paper for _, network in named):
+        about["dataset"] = f"{about['dataset']} (own recipe)"
+    for name, network in sorted(named, key=lambda one: order.index(one[0])):
+        made = trained_segmenter(network, device)
+        shown = _shown_to(named_readings(network.readings))
+        about["device"] = made.device.type
+        one = found.setdefault(network.seed, VariantScores(reference, seed=network.seed, about=about))
+        one.meters[name] = score_network(made, source, shown, scenes)[0]
+        one.seconds[name] = network.record["last"]["cpu_seconds"]
+        settings = made.settings()
+        one.weights[name] = {str(settings["weights"]): str(settings["weights_sha256"])}
+        one.notes[name] = "; ".join(part for part in (network.unlike_paper, network.stand_ins) if part)
+    return list(found.values())
+
+
+def _shown_to(readings: Readings) -> Condition:
+    """How scenes are shown to a network: the evaluation follows its reading, too."""
+    return PLAIN if readings.sar_follows_optical else Condition(sar="released")
+
+
+def _scored(network: Any, method: str, scenes: int, condition: Condition = PLAIN) -> SegmentationMetrics:
     made = FusionSegmenter(network, method, FusionOptions(window=0, keep_stages=False))
-    return score_network(made, SUITE, condition or Condition(), scenes)[0]
+    return score_network(made, SUITE, condition, scenes)[0]

@@ -3,6 +3,8 @@
 The claim to test is the paper's reason for radar: *fusion's advantage grows with cloud cover*. It is tested as one
 number, the slope of the advantage over the cover: once a seed with a bootstrap over scenes that are the same at every
 cover, and over all seeds by the verdicts' rule.
+
+Of real images this takes a set that has them without clouds; what the number of looks does can't be asked of any.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from rsovlib.experiments.fusion.claims import contrast, gain_terms, judged, judg
 from rsovlib.experiments.fusion.evaluation import (
     METHOD_TITLES,
     SEEDS,
-    Condition,
     cover_conditions,
     over_seeds,
+    row_fields,
     score,
 )
+from rsovlib.experiments.fusion.scenes import Condition
 from rsovlib.experiments.results import record
 from rsovlib.experiments.sdci.verdicts import HOLDS, OPPOSITE
 from rsovlib.metrics import Interval
@@ -119,11 +122,12 @@ def _curves(
                     one.interval(metric).value,
                     interval=one.interval(metric),
                     unit="percent",
-                    n=scenes,
+                    n=len(one.counts.images),
                     seed=seed,
-                    dataset=suite,
+                    dataset=one.dataset,
                     weights=one.weights,
-                    device="cpu",
+                    device=one.device,
+                    note=one.note,
                 )
     frame = pd.DataFrame(rows, columns=["method", "x", "value", "low", "high", "std"])
     return Curves(frame, x, "mIoU (%)" if metric == "miou" else f"{metric} (%)")
@@ -195,7 +199,7 @@ def examine_claim(
     Args:
         first: the method that is said to gain.
         second: the one it is compared with.
-        suite: whose test scenes.
+        suite: source of the test scenes.
         covers: shares of cloud.
         scenes: number of them.
         seeds: of the weights.
@@ -216,7 +220,8 @@ def examine_claim(
             terms += gain_terms(first, second, suite, Condition(cover=cover), metric, scenes, seed, float(weight))
         slopes[seed] = contrast(terms)
     name, unit = "slope of the advantage", "points from 0 to 100 % cover"
-    rows = record_seeds(slopes, METHOD_TITLES[first], METHOD_TITLES[second], name, unit=unit, dataset=suite, n=scenes)
+    about = row_fields(suite, scenes, (first, second), seeds[0])
+    rows = record_seeds(slopes, METHOD_TITLES[first], METHOD_TITLES[second], name, unit=unit, **about)
     found = judged(rows)
     says = {
         HOLDS: "holds here: the advantage grows with the cover",
@@ -241,9 +246,9 @@ def harm_table(
     Args:
         first: a method with radar.
         second: one without.
-        suite: whose test scenes.
+        suite: source of the test scenes.
         shifts: by which the radar lies beside its place, pixels.
-        looks: of the radar.
+        looks: of the radar; none for real images.
         cover: share of the scenes under clouds.
         scenes: number of them.
         seeds: of the weights.
@@ -281,8 +286,10 @@ def calibration_table(
             excess = [100 * (one["mean_confidence"] - one["accuracy"]) for one in found]
             row[f"{100 * cover:.0f} %"] = f"{np.mean(errors):.1f} ({np.mean(excess):+.1f})"
             for seed, error in zip(seeds, errors, strict=True):
-                column = f"cover {100 * cover:g}"
-                record(METHOD_TITLES[method], column, "ECE", error, unit="percent", seed=seed, dataset=suite, n=scenes)
+                about = row_fields(suite, scenes, (method,), seed)
+                record(
+                    METHOD_TITLES[method], f"cover {100 * cover:g}", "ECE", error, unit="percent", seed=seed, **about
+                )
         rows[METHOD_TITLES[method]] = row
     return pd.DataFrame(rows).T
 
