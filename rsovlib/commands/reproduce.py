@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -62,24 +65,30 @@ def run(options: argparse.Namespace) -> int:
     if options.list:
         _print_tables()
         return 0
-    from rsovlib.experiments.parameters import read_parameters, split_assignments
-    from rsovlib.experiments.reproduction import reproduce
+    from rsovlib.commands.reproduce_signals import ending_promptly
 
-    summary = reproduce(
-        options.tables,
-        profile=options.profile,
-        workers=options.workers,
-        scheduler=options.scheduler,
-        threads=options.threads,
-        seeds=options.seeds,
-        parameters=read_parameters(options.file) if options.file else None,
-        texts=split_assignments(options.parameters),
-        out=options.out,
-        force=options.force,
-        progress=not options.quiet,
-        tell=None if options.quiet else _print_line,
-    )
-    _print_summary(summary, quiet=options.quiet)
+    with ending_promptly():
+        from rsovlib.experiments.parameters import read_parameters, split_assignments
+        from rsovlib.experiments.reproduction import reproduce
+
+        summary = reproduce(
+            options.tables,
+            profile=options.profile,
+            workers=options.workers,
+            scheduler=options.scheduler,
+            threads=options.threads,
+            seeds=options.seeds,
+            parameters=read_parameters(options.file) if options.file else None,
+            texts=split_assignments(options.parameters),
+            out=options.out,
+            force=options.force,
+            # In a file a bar is a mess; the lines then say how far it is.
+            progress=not options.quiet and sys.stderr.isatty(),
+            tell=None if options.quiet else _print_line,
+        )
+    _print_failures(summary)
+    if not options.quiet:
+        _print_end(summary)
     return 0 if summary.is_good else EXIT_FAILED
 
 
@@ -99,33 +108,43 @@ def _print_tables() -> None:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _print_summary(summary: Summary, *, quiet: bool) -> None:
-    """What failed, with the notebook, the cell and the last line of the error; then the numbers."""
+def _print_failures(summary: Summary) -> None:
+    """What failed: the notebook, the cell, the last line of the error, and where more of it is."""
+    from rsovlib.experiments.runs import FAILED, KERNEL_LOG, NOTEBOOK
+
     for unit, outcome in summary.failures():
         print(f"\n{outcome.state}: {unit.label}")
-        print(f"  notebook  {unit.notebook_name}")
-        if outcome.cell:
-            print(f"  cell      {outcome.cell}")
-        print(f"  error     {outcome.reason}")
-        kept = summary.out / "failed" / unit.name / "notebook.ipynb"
-        if kept.is_file():
-            print(f"  look at   {kept}")
-    if quiet:
-        return
+        folder = summary.out / FAILED / unit.name
+        places = {
+            "notebook": unit.notebook_name,
+            "cell": outcome.cell,
+            "error": outcome.reason,
+            "executed": folder / NOTEBOOK,
+            "log": folder / KERNEL_LOG,
+        }
+        for name, place in places.items():
+            if place and (not isinstance(place, Path) or (place.is_file() and place.stat().st_size)):
+                print(f"  {name:8s}  {place}")
+
+
+def _print_end(summary: Summary) -> None:
+    """What couldn't be run, the numbers, and where to go from here."""
+    from rsovlib.experiments.gather import CSV
+    from rsovlib.experiments.progress import round_duration
+    from rsovlib.experiments.reproduction import count_states, counted
+
+    reasons: dict[str, list[str]] = {}
     for unit, outcome in summary.not_run():
-        print(f"\nnot run: {unit.label}\n  {outcome.reason}")
-    counts = ", ".join(
-        f"{count} {text}"
-        for state, text in {
-            "finished": "finished now",
-            "kept": "finished earlier",
-            "failed": "failed",
-            "stopped": "stopped",
-            "not run": "not run",
-        }.items()
-        if (count := summary.count(state))
-    )
-    print(f"\n{len(summary.units)} runs: {counts}; {summary.seconds:.0f} s. Results: {summary.out / 'results.csv'}")
+        reasons.setdefault(outcome.reason, []).append(unit.table)
+    for reason, tables in reasons.items():
+        print(f"\nnot run: {', '.join(dict.fromkeys(tables))}\n  {reason}")
+    states = count_states(summary.outcomes.values())
+    print(f"\n{counted(len(summary.units), 'run')} in {round_duration(summary.seconds)}: {states}")
+    if summary.count("finished", "kept"):
+        print(f"  results  {summary.out / CSV}")
+        print(f"  next     rsovlib report --out {shlex.quote(str(summary.out))}")
+    if summary.failures():
+        print("  again    the same command runs what failed, and nothing else")
 
 
 def _seeds(text: str) -> list[int]:

@@ -151,6 +151,17 @@ def _register_engine() -> None:
     if ENGINE in papermill_engines._engines:
         return
 
+    class PromptClient(PapermillNotebookClient):
+        """papermill's own, but for the end of an interrupted notebook."""
+
+        def papermill_execute_cells(self) -> None:
+            """Interrupted, the kernel is killed: one that is asked to leave, and busy, would be waited for."""
+            try:
+                super().papermill_execute_cells()
+            except (KeyboardInterrupt, SystemExit):
+                _kill(self)
+                raise
+
     class OwnFolderEngine(NBClientEngine):
         """papermill's own, but for the kernel's start."""
 
@@ -172,7 +183,7 @@ def _register_engine() -> None:
             **options: Any,
         ) -> Any:
             options.pop("input_path", None)
-            client = PapermillNotebookClient(
+            client = PromptClient(
                 nb_man,
                 kernel_name=kernel_name,
                 startup_timeout=start_timeout,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsovlib.experiments.results import ROWS_FILE, SCHEMA_VERSION, ResultRow, read_rows
-from rsovlib.experiments.runs import finished_runs
+from rsovlib.experiments.runs import FINISHED, finished_runs
 from rsovlib.files import write_beside
 
 if TYPE_CHECKING:
@@ -56,11 +56,14 @@ def gather_results(out: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def read_results(out: str | os.PathLike[str]) -> pd.DataFrame:
-    """The gathered rows; gathered now if they aren't yet."""
+    """The rows of all finished runs; gathered now if they aren't yet, or if a run was finished since."""
     import pandas as pd
 
-    path = Path(out) / PARQUET
-    return pd.read_parquet(path) if path.exists() else gather_results(out)
+    path, runs = Path(out) / PARQUET, Path(out) / FINISHED
+    # A run is finished by a rename, which changes the folder.
+    if not path.exists() or (runs.exists() and runs.stat().st_mtime_ns >= path.stat().st_mtime_ns):
+        return gather_results(out)
+    return pd.read_parquet(path)
 
 
 def _flat(value: Any) -> Any:

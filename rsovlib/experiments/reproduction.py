@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,13 +21,23 @@ from typing import TYPE_CHECKING, Any
 from rsovlib.errors import OutputError
 from rsovlib.experiments.gather import gather_results, read_results
 from rsovlib.experiments.matrix import Unit, plan_units
+from rsovlib.experiments.progress import Teller
 from rsovlib.experiments.runs import Outcome, clean_working, finished_run
-from rsovlib.experiments.scheduler import run_units
+from rsovlib.experiments.scheduler import Site, run_units
 from rsovlib.experiments.tables import TableEntry, chosen_tables, load_tables
 from rsovlib.files import write_beside
 
 if TYPE_CHECKING:
     import pandas as pd
+
+STATES = {
+    "finished": "finished now",
+    "kept": "finished earlier",
+    "failed": "failed",
+    "stopped": "stopped",
+    "not run": "not run",
+}
+"""State of a run -> what a person is told."""
 
 PLANS = "plans"
 PLAN_VERSION = 1
@@ -106,8 +117,8 @@ def reproduce(
         out: folder of all runs; with a scheduler on storage that all workers share.
         force: run again what is finished.
         folder: of other tables' YAML files.
-        progress: show a bar.
-        tell: is given a line for each run; None prints nothing.
+        progress: show a bar; without one the lines say how many runs are done and how long the rest takes.
+        tell: is given a line for each run that is over; None prints nothing.
 
     Returns:
         What came of each run.
@@ -120,7 +131,7 @@ def reproduce(
     began = time.monotonic()
     place = Path(out).resolve()
     known = load_tables(folder)
-    chosen = chosen_tables(known, named_tables(known, tables))
+    chosen = chosen_tables(known, named_tables(known, tables), profile)
     units = plan_units(chosen, profile=profile, seeds=seeds, texts=texts, values=parameters)
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -128,12 +139,26 @@ def reproduce(
         raise OutputError(f"{place} can't be made ({error.strerror or error}); choose another --out.") from error
     clean_working(place)
     outcomes: dict[str, Outcome] = {}
+    teller = Teller(units, tell, bar=progress)
     _write_plans(place, chosen, units, outcomes, profile)
     try:
-        _run_all(units, outcomes, place, workers, scheduler, threads, force, progress, tell)
+        _run_all(units, outcomes, place, workers, scheduler, threads, force, teller)
+    except (KeyboardInterrupt, SystemExit):
+        # At once: results are gathered by `rsovlib report` and by the next call.
+        clean_working(place)
+        for unit in units:  # a run may have been finished and not yet told of
+            if unit.key not in outcomes and finished_run(place, unit.name, unit.key) is not None:
+                outcomes[unit.key] = Outcome(unit.name, "finished")
+        done = sum(outcome.is_done for outcome in outcomes.values())
+        with suppress(OSError):  # nobody may be there to read it
+            teller.say(f"Stopped: {done} of {counted(len(units), 'run')} are finished; the same command goes on.")
+        raise
+    except Exception:
+        gather_results(place)
+        raise
     finally:
         _write_plans(place, chosen, units, outcomes, profile)
-        gather_results(place)
+    gather_results(place)
     return Summary(place, tuple(units), outcomes, time.monotonic() - began)
 
 
@@ -165,54 +190,47 @@ def _run_all(
     scheduler: str | None,
     threads: int | None,
     force: bool,
-    progress: bool,
-    tell: Callable[[str], None] | None,
+    teller: Teller,
 ) -> None:
     """Fill ``outcomes``; what needs no worker is settled first."""
-    from tqdm.auto import tqdm
+    rest = []
+    for unit in units:
+        if unit.missing:
+            outcomes[unit.key] = Outcome(unit.name, "not run", reason=unit.missing)
+        elif not force and finished_run(out, unit.name, unit.key) is not None:
+            outcomes[unit.key] = Outcome(unit.name, "kept")
+        else:
+            rest.append(unit)
+    settled = count_states(outcomes.values())
+    if not rest:  # no cluster is started for nothing
+        teller.say(f"{counted(len(units), 'run')}: {settled}")
+        return
 
-    say = tell or (lambda text: None)
-    by_name = {unit.name: unit for unit in units}
-    with tqdm(total=len(units), desc="runs", unit="run", disable=not progress) as bar:
+    def begun(site: Site) -> None:
+        teller.say(f"{counted(len(units), 'run')}: {settled + ', ' if settled else ''}{len(rest)} to do {site.text}")
+        teller.begin(site, rest, out)
 
-        def settle(outcome: Outcome) -> None:
-            unit = by_name[outcome.name]
-            outcomes[unit.key] = outcome
-            with bar.external_write_mode():
-                say(line_of(unit, outcome))
-            bar.update()
-
-        rest = []
-        for unit in units:
-            if unit.missing:
-                settle(Outcome(unit.name, "not run", reason=unit.missing))
-            elif not force and finished_run(out, unit.name, unit.key) is not None:
-                settle(Outcome(unit.name, "kept"))
-            else:
-                rest.append(unit)
-        if not rest:  # no cluster is started for nothing
-            return
-
-        def begun(where: str) -> None:
-            with bar.external_write_mode():
-                say(f"{len(rest)} of {len(units)} runs to do, {where}")
-
+    by_name = {unit.name: unit for unit in rest}
+    with teller.at_work(len(rest)):
         at_work = run_units(
             rest, out, workers=workers, scheduler=scheduler, threads=threads, force=force, started=begun
         )
         with closing(at_work):
             for outcome in at_work:
-                settle(outcome)
+                unit = by_name[outcome.name]
+                outcomes[unit.key] = outcome
+                teller.settle(unit, outcome)
 
 
-def line_of(unit: Unit, outcome: Outcome) -> str:
-    """One line about a run."""
-    line = f"{outcome.state:9s} {unit.label}"
-    if outcome.state == "finished":
-        return f"{line}  {outcome.seconds:.1f} s"
-    if outcome.state == "kept":
-        return f"{line}  finished earlier"
-    return f"{line}  {outcome.cell + ': ' if outcome.cell else ''}{outcome.reason}"
+def count_states(outcomes: Iterable[Outcome]) -> str:
+    """How many runs ended how: ``"2 finished now, 1 failed"``; "" for none."""
+    found = Counter(outcome.state for outcome in outcomes)
+    return ", ".join(f"{found[state]} {text}" for state, text in STATES.items() if found[state])
+
+
+def counted(count: int, noun: str) -> str:
+    """``"1 run"``, ``"2 runs"``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _write_plans(

@@ -31,6 +31,8 @@ from rsovlib.files import write_beside
 FINISHED, FAILED, WORKING = "finished", "failed", "working"
 NOTEBOOK, PAGE, RECORD, FAILURE = "notebook.ipynb", "notebook.html", "run.json", "failure.json"
 KERNEL_LOG = "kernel.log"
+_OWNER = "owner.json"
+"""Which process a working folder belongs to; it is there until the folder is finished."""
 RECORD_VERSION = 1
 
 _ABANDONED_AFTER = 7 * 24 * 3600
@@ -153,7 +155,7 @@ def clean_working(out: Path) -> int:
     for folder in (out / WORKING).glob("*"):
         abandoned = False
         try:
-            owner = json.loads((folder / "owner.json").read_text(encoding="utf-8"))
+            owner = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
             age = time.time() - folder.stat().st_mtime
             if owner["host"] != host:
                 abandoned = age > _ABANDONED_AFTER
@@ -170,9 +172,13 @@ def clean_working(out: Path) -> int:
 
 
 def _is_running(psutil: Any, pid: int, born: float) -> bool:
-    """Whether that very process is alive, not another one that got its number."""
+    """Whether that very process is alive: not another one that got its number, nor one that nobody has buried yet.
+
+    In a container without an init process the dead of a killed command stay in the list for good.
+    """
     try:
-        return abs(psutil.Process(pid).create_time() - born) < 2
+        process = psutil.Process(pid)
+        return abs(process.create_time() - born) < 2 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
@@ -184,7 +190,7 @@ def _new_working_folder(out: Path, name: str) -> Path:
     try:
         folder.mkdir(parents=True)
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "born": psutil.Process().create_time()}
-        (folder / "owner.json").write_text(json.dumps(owner), encoding="utf-8")
+        (folder / _OWNER).write_text(json.dumps(owner), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{folder} can't be made ({error.strerror or error}); choose another --out.") from error
     return folder
@@ -243,7 +249,7 @@ def _run_in(working: Path, unit: Unit, out: Path, threads: int, session: str, st
     if not (working / ROWS_FILE).exists():
         write_rows(working / ROWS_FILE, [])
     read_rows(working / ROWS_FILE)  # nothing is finished whose rows can't be read
-    for name in (source.name, CONTEXT_FILE, KERNEL_LOG, "owner.json"):
+    for name in (source.name, CONTEXT_FILE, KERNEL_LOG):
         (working / name).unlink()
     record = {
         "version": RECORD_VERSION,
@@ -267,7 +273,7 @@ def _run_in(working: Path, unit: Unit, out: Path, threads: int, session: str, st
         "files": {
             path.relative_to(working).as_posix(): path.stat().st_size
             for path in sorted(working.rglob("*"))
-            if path.is_file() and not path.is_symlink()
+            if path.is_file() and not path.is_symlink() and path != working / _OWNER
         },
     }
     (working / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -285,6 +291,7 @@ def _publish(working: Path, out: Path, unit: Unit, replace: str) -> None:
         os.replace(target, aside)
         shutil.rmtree(aside, ignore_errors=True)
     try:
+        (working / _OWNER).unlink()  # not earlier: killed in between, nobody knew that the folder is abandoned
         os.replace(working, target)
     except OSError:
         # Another command finished the same run in the meantime: its result is as good as ours.

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +26,38 @@ from rsovlib.experiments.matrix import Unit
 from rsovlib.experiments.runs import Outcome, finished_run, run_unit
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster, Nanny
 
 LOST = "The scheduler {} doesn't answer any more; what was finished is kept. Start it and its workers, and run again."
 
 CONNECT_SECONDS = 20
 """How long a scheduler may take to answer; one that is just starting takes a few."""
 
+START_SECONDS = 300
+"""How long workers of this machine may take to start; on a loaded one it is a minute."""
+
+_FAREWELL = 2
+"""Seconds that taking leave of other processes may take; they get along without it."""
+
 _POLL = 0.1
 """Seconds between two looks for results; a run takes many of them."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where runs are done.
+
+    Attributes:
+        text: one sentence's end, for people: ``"on 2 workers of this machine, 1 thread each"``.
+        lanes: how many runs go on side by side.
+        threads: of each for the numerical libraries.
+        host: this machine's name; "" for a cluster of other machines.
+    """
+
+    text: str
+    lanes: int
+    threads: int
+    host: str
 
 
 def usable_cores() -> int:
@@ -55,7 +80,7 @@ def run_units(
     scheduler: str | None = None,
     threads: int | None = None,
     force: bool = False,
-    started: Callable[[str], None] | None = None,
+    started: Callable[[Site], None] | None = None,
 ) -> Generator[Outcome, None, None]:
     """Run all units, and tell of each when it is over.
 
@@ -66,7 +91,7 @@ def run_units(
         scheduler: address of a scheduler that runs already, in place of ``workers``.
         threads: for the numerical libraries of each kernel; the machine's cores shared out evenly if None.
         force: run again what is finished.
-        started: told where the work is done, one sentence.
+        started: told where the work is done, before the first run begins.
 
     Yields:
         The outcomes, in the order in which they come.
@@ -84,18 +109,18 @@ def run_units(
     for unit in units:
         there = finished_run(place, unit.name, unit.key) if force else None
         replaced[unit.key] = there["id"] if there else ""
-    tell = started or (lambda text: None)
+    tell = started or (lambda site: None)
     count = default_workers() if workers is None else workers
     if scheduler is None and count == 0:
         share = threads or usable_cores()
-        tell(f"in this process, {share} threads")
+        tell(Site(f"in this process, {_threads(share)}", 1, share, socket.gethostname()))
         yield from _one_by_one(units, place, share, replaced)
         return
     # No worker more than there are runs to share out.
     count = max(1, min(count, len(units)))
-    with _connected(scheduler, count, threads) as (client, where, share):
-        tell(where)
-        yield from _spread(client, units, place, share, replaced, scheduler)
+    with _connected(scheduler, count, threads) as (client, site):
+        tell(site)
+        yield from _spread(client, units, place, site.threads, replaced, scheduler)
 
 
 def _one_by_one(units: Sequence[Unit], out: Path, threads: int, replaced: Mapping[str, str]) -> Iterator[Outcome]:
@@ -144,11 +169,22 @@ def _spread(
                 unit = waiting.pop(future.key)
                 yield _outcome(unit, future, result, out)
     finally:
-        if waiting:
-            # Interrupted: nothing further is started, and what is at work is stopped.
-            with suppress(Exception):  # the way out; whatever goes wrong on it is no news
-                client.cancel(list(futures.values()), force=True)
-                client.run(stop_session, session, on_error="ignore")
+        if waiting and address is not None:
+            _stop_elsewhere(client, list(futures.values()), session)
+
+
+def _stop_elsewhere(client: Client, futures: list[Any], session: str) -> None:
+    """Interrupted: nothing further is started on a cluster of others, and the kernels at work there are stopped."""
+
+    def stop() -> None:
+        with suppress(Exception):  # the way out; whatever goes wrong on it is no news
+            client.cancel(futures, force=True)
+            client.run(stop_session, session, on_error="ignore")
+
+    # In a thread, since workers that don't answer would be waited for without end.
+    messenger = threading.Thread(target=stop, daemon=True)
+    messenger.start()
+    messenger.join(_FAREWELL)
 
 
 def _outcome(unit: Unit, future: Any, result: Any, out: Path) -> Outcome:
@@ -166,37 +202,91 @@ def _outcome(unit: Unit, future: Any, result: Any, out: Path) -> Outcome:
 
 
 @contextmanager
-def _connected(scheduler: str | None, workers: int, threads: int | None) -> Iterator[tuple[Client, str, int]]:
-    """A client, a sentence about where it works, and how many threads each run gets."""
+def _connected(scheduler: str | None, workers: int, threads: int | None) -> Iterator[tuple[Client, Site]]:
+    """A client, and where it works."""
     import dask
     from distributed import Client
 
     if scheduler is not None:
         with _client(scheduler) as client:
-            yield client, *_shared_out(client, scheduler, threads)
+            yield client, _shared_out(client, scheduler, threads)
         return
-    from distributed import LocalCluster
-
     share = threads or max(1, usable_cores() // workers)
+    with dask.config.set({"distributed.comm.timeouts.connect": "120s", "distributed.worker.daemon": True}):
+        cluster, nannies = _local_cluster()
+        with _quiet():  # dask complains of workers that are killed, here on purpose
+            try:
+                with Client(cluster, set_as_default=False) as client:
+                    _start_workers(cluster, client, workers)
+                    text = f"on {workers} {_noun('worker', workers)} of this machine, {_threads(share)} each"
+                    yield client, Site(text, workers, share, socket.gethostname())
+            finally:
+                _end(cluster, nannies)
+
+
+def _local_cluster() -> tuple[LocalCluster, list[Nanny]]:
+    """A cluster of this machine, still without workers, and the list that its workers' nannies will be in."""
+    from distributed import LocalCluster, Nanny
+
+    nannies: list[Nanny] = []
+
+    class KnownNanny(Nanny):
+        """The cluster itself knows a nanny only when its worker is up."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            nannies.append(self)
+
     # A kernel is a process below its worker, so a limit on the worker's own memory would measure the wrong thing.
     options = {
-        "n_workers": workers,
+        "n_workers": 0,
         "threads_per_worker": 1,
         "processes": True,
+        "worker_class": KnownNanny,
         "memory_limit": 0,
         "dashboard_address": None,
         "host": "127.0.0.1",
         "silence_logs": 50,
     }
-    with dask.config.set({"distributed.comm.timeouts.connect": "120s", "distributed.worker.daemon": True}):
-        with _unheard_interrupts():
-            cluster = LocalCluster(**options)
-        try:
-            with Client(cluster, set_as_default=False) as client:
-                noun = "worker" if workers == 1 else "workers"
-                yield client, f"on {workers} {noun} of this machine, {share} threads each", share
-        finally:
-            cluster.close(timeout=20)
+    with _terminal_unheard():
+        return LocalCluster(**options), nannies
+
+
+def _start_workers(cluster: LocalCluster, client: Client, workers: int) -> None:
+    cluster.scale(workers)
+    try:
+        client.wait_for_workers(workers, timeout=START_SECONDS)
+    except TimeoutError as error:
+        raise ResourceError(
+            f"{workers} workers didn't start within {START_SECONDS} s; this machine is too busy, or short of memory. "
+            "Try --workers 1, or --workers 0 for none."
+        ) from error
+
+
+def _end(cluster: LocalCluster, nannies: Sequence[Nanny]) -> None:
+    """End the workers and their kernels without asking them.
+
+    Idle ones have nothing to say, and a run that was interrupted leaves nothing that counts; on a loaded machine a
+    worker that is asked takes many seconds to answer, and one that is just starting doesn't answer at all.
+    """
+    for nanny in nannies:
+        nanny.close_gracefully()  # else it starts a new worker in place of the one that is killed
+    kill_trees(nanny.pid for nanny in nannies)
+    with suppress(Exception):  # what doesn't go ends with this process: its workers watch it, and kernels their workers
+        cluster.close(timeout=_FAREWELL)
+    kill_trees(nanny.pid for nanny in nannies)
+
+
+def kill_trees(pids: Iterable[int | None]) -> None:
+    """Kill processes with all that they have started, by SIGKILL where the system knows it."""
+    import psutil
+
+    for pid in pids:
+        with suppress(psutil.Error):
+            root = psutil.Process(pid) if pid else None
+            for process in [root, *root.children(recursive=True)] if root is not None else []:
+                with suppress(psutil.Error):
+                    process.kill()
 
 
 @contextmanager
@@ -210,18 +300,15 @@ def _client(address: str) -> Iterator[Client]:
             f"There is no Dask scheduler at {address!r} ({str(error).splitlines()[0]}); "
             "start one with `dask scheduler`, and give the address that it prints."
         ) from error
-    logger = logging.getLogger("distributed.client")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # that the scheduler went away is told by an error of ours
     try:
-        yield client
+        with _quiet():  # that the scheduler went away is told by an error of ours
+            yield client
     finally:
-        logger.setLevel(level)
         with suppress(Exception):  # a scheduler that went away can't be taken leave of
-            client.close(timeout=10)
+            client.close(timeout=_FAREWELL)
 
 
-def _shared_out(client: Client, address: str, threads: int | None) -> tuple[str, int]:
+def _shared_out(client: Client, address: str, threads: int | None) -> Site:
     """Where the workers are, and how many threads a run may use so that those of one machine don't fight."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
@@ -232,18 +319,45 @@ def _shared_out(client: Client, address: str, threads: int | None) -> tuple[str,
     cores = client.run(usable_cores)
     share = threads or min(max(1, cores[name] // slots[facts["host"]]) for name, facts in workers.items())
     count = sum(slots.values())
-    where = f"on {len(workers)} workers of {len(slots)} machines at {address}, {count} runs at once"
-    return f"{where}, {share} threads each", share
+    where = f"{len(workers)} {_noun('worker', len(workers))} of {len(slots)} {_noun('machine', len(slots))}"
+    text = f"on {where} at {address}, {count} {_noun('run', count)} at once, {_threads(share)} each"
+    return Site(text, count, share, "")
+
+
+def _threads(count: int) -> str:
+    return f"{count} {_noun('thread', count)}"
+
+
+def _noun(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}s"
 
 
 @contextmanager
-def _unheard_interrupts() -> Iterator[None]:
-    """Processes started in here don't hear Ctrl-C: this process does, and tells them in good order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _quiet() -> Iterator[None]:
+    """Dask's loggers say nothing in here; each by itself, since a cluster changes the level of their common one."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed.")]
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
+@contextmanager
+def _terminal_unheard() -> Iterator[None]:
+    """Threads that are started in here, and all processes that they start, don't hear what a terminal says.
+
+    Ctrl-C and a closed terminal are told to every process of the command at once. Only this thread is to hear them,
+    and ends the others in good order; it goes on hearing them while the others start.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

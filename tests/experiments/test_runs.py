@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -241,7 +244,18 @@ def test_an_input_is_the_folder_of_the_run_before(tables, go):
     assert go().count("finished") == 4
 
 
-def test_leftovers_of_dead_processes_are_removed_and_others_are_not(tmp_path):
+@pytest.fixture
+def zombie():
+    """A process that has ended, and that nobody has asked for its exit code."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as started:
+        process = psutil.Process(started.pid)
+        while process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        yield process
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no zombies")
+def test_leftovers_of_dead_processes_are_removed_and_others_are_not(tmp_path, zombie):
     def leave(name, **owner):
         folder = tmp_path / "working" / name
         folder.mkdir(parents=True)
@@ -249,23 +263,17 @@ def test_leftovers_of_dead_processes_are_removed_and_others_are_not(tmp_path):
         (folder / "owner.json").write_text(json.dumps(me | owner))
         return folder
 
-    alive = leave("alive")
-    dead = leave("dead", pid=2**22 + 1)
-    reused = leave("reused", born=0.0)
-    elsewhere = leave("elsewhere", host="another", pid=2**22 + 1)
-    old = leave("old", host="another")
-    fresh = tmp_path / "working" / "fresh"
-    fresh.mkdir()
-    os.utime(old, (0, 0))
-    assert clean_working(tmp_path) == 3
-    assert [folder.exists() for folder in (alive, dead, reused, elsewhere, old, fresh)] == [
-        True,
-        False,
-        False,
-        True,
-        False,
-        True,
+    gone = [
+        leave("dead", pid=2**22 + 1),
+        leave("dead and unburied", pid=zombie.pid, born=zombie.create_time()),
+        leave("the number was given again", born=0.0),
+        leave("old", host="another"),
     ]
+    os.utime(gone[-1], (0, 0))
+    kept = [leave("alive"), leave("elsewhere", host="another", pid=2**22 + 1), tmp_path / "working" / "just made"]
+    kept[-1].mkdir()
+    assert clean_working(tmp_path) == 4
+    assert sorted((tmp_path / "working").iterdir()) == sorted(kept)
 
 
 def test_the_command(tables, tmp_path, monkeypatch, capsys):
@@ -276,17 +284,36 @@ def test_the_command(tables, tmp_path, monkeypatch, capsys):
     common = ["--workers", "0", "--out", out]
     assert main(["reproduce", "--seeds", "1", "-p", "parts=2", *common]) == 0
     said = capsys.readouterr()
-    assert "finished  work (embedded, seed=1 parts=2)" in said.out
-    assert "1 runs: 1 finished now" in said.out
-    assert "runs: 100%" in said.err
+    assert re.fullmatch(
+        rf"""1 run: 1 to do in this process, \d+ threads?
+\[1/1\] finished  work +[\d.]+ s
+
+1 run in [\d.]+ s: 1 finished now
+  results  {re.escape(out)}/results.csv
+  next     rsovlib report --out {re.escape(out)}
+""",
+        said.out,
+    )
+    assert said.err == "", "no bar in a file"
+    assert main(["reproduce", "--seeds", "1", "-p", "parts=2", *common]) == 0
+    assert capsys.readouterr().out.startswith("1 run: 1 finished earlier\n\n1 run in ")
     (tmp_path / "p.yaml").write_text("work: {parts: 2}\n")
     assert main(["reproduce", "--seeds", "1", "-f", str(tmp_path / "p.yaml"), *common, "--quiet"]) == 0
     assert capsys.readouterr().out == ""
     assert tables.executions() == {1: 1}
     assert main(["reproduce", "work", "bad", "--seeds", "1", *common, "--quiet"]) == 1
     said = capsys.readouterr().out
-    for text in ("bad.ipynb", "In [2]: raise ValueError", "last line", "failed"):
-        assert text in said
+    folder = next((tmp_path / "runs" / "failed").iterdir())
+    assert (
+        said
+        == f"""
+failed: bad (embedded)
+  notebook  {tables.folder / "bad.ipynb"}
+  cell      In [2]: raise ValueError('first line\\nlast line')
+  error     last line
+  executed  {folder / "notebook.ipynb"}
+"""
+    )
     assert main(["reproduce", "--list"]) == 0
     assert "bad" in capsys.readouterr().out
 

@@ -6,9 +6,11 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -71,8 +73,8 @@ def test_two_workers_do_all_in_the_order_of_their_needs(tables, command, environ
     assert "on 2 workers of this machine" in done.stdout
     assert "luckless" in done.stdout
     assert "4 finished now, 1 failed" in done.stdout
-    order = re.findall(r"^finished +(\w+)", done.stdout, re.M)
-    assert order[-1] == "last"
+    assert len(re.findall(r"^\[\d/5\] finished +(work  seed \d|last) ", done.stdout, re.M)) == 4
+    assert tables.log.read_text().split()[-1] == "9", "after all that it needs"
     assert {row["value"] for row in rows_of(out)} == {0.5, 10.5, 20.5, 90.5}
     assert tables.executions() == {0: 1, 1: 1, 2: 1, 9: 1}
 
@@ -85,21 +87,171 @@ def test_no_cluster_is_started_for_nothing(tables, tmp_path, monkeypatch):
     assert reproduce(**options, workers=2).count("kept") == 1
 
 
-def test_ctrl_c_stops_kernels_and_keeps_what_is_finished(tables, command, environment, tmp_path):
+def alive(tree: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; a zombie doesn't."""
+    found = []
+    for process in tree:
+        with suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+@pytest.fixture
+def at_work(tables, command, environment, tmp_path):
+    """Start a command, and wait until one run is finished and two are at work; gives its process and the whole tree."""
     tables.add_work([0], name="quick")
-    tables.add_work([1, 2], wait=120.0, name="slow", needs=["quick"])
-    out, log = tmp_path / "runs", tmp_path / "log.txt"
-    process = start(command("reproduce", "--workers", "2", "--out", str(out), "-p", "quick.wait=0"), environment, log)
-    try:
-        wait_for(lambda: len(ids(out)) == 1 and len(list((out / "working").glob("slow-*/notebook.ipynb"))) == 2)
-        tree = processes(process)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-        assert process.wait(timeout=60) == 130, log.read_text()
-    finally:
+    endless = "open('begun', 'w')\nimport time\ntime.sleep(3600)"
+    tables.add("slow", "seed: int = 0", endless, matrix={"seed": [1, 2]}, needs=["quick"])
+    out = tmp_path / "runs"
+    started = []
+
+    def go(**popen):
+        line = command("reproduce", "--workers", "2", "--out", str(out))
+        process = subprocess.Popen(line, env=environment, start_new_session=True, cwd=tmp_path, **popen)
+        started.append(process)
+        wait_for(lambda: len(ids(out)) == 1 and len(list((out / "working").glob("slow-*/begun"))) == 2)
+        return process, processes(process)
+
+    yield go
+    for process in started:
         end(process)
-    wait_for(lambda: not [one for one in tree if one.is_running() and one.status() != psutil.STATUS_ZOMBIE])
+
+
+def stopped_well(process, tree, out: Path, code: int) -> None:
+    """The command has ended with that code, so has all that it had started, and what was finished is kept."""
+    assert process.wait(timeout=600) == code
+    assert len(tree) >= 5, "the command, two workers, two kernels"
+    wait_for(lambda: not alive(tree))
     assert len(ids(out)) == 1
-    assert "Traceback" not in log.read_text()
+    plan = json.loads((out / "plans" / "quick.embedded.json").read_text())
+    assert plan["units"][0]["outcome"]["state"] == "finished"
+
+
+def test_ctrl_c_stops_kernels_and_keeps_what_is_finished(at_work, tmp_path):
+    log = tmp_path / "log.txt"
+    with log.open("wb") as words:
+        process, tree = at_work(stdout=words, stderr=words)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    stopped_well(process, tree, tmp_path / "runs", 130)
+    assert list((tmp_path / "runs" / "working").iterdir()) == []
+    assert log.read_text().splitlines()[-2:] == [
+        "rsovlib: stopping; what is finished is kept. Once more to stop at once.",
+        "Stopped: 1 of 3 runs are finished; the same command goes on.",
+    ]
+
+
+def test_sigterm_under_load(at_work, tmp_path):
+    """As `timeout` sends it, on a machine that is busy with something else."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True) for _ in range(2)]
+    try:
+        with (tmp_path / "log.txt").open("wb") as words:
+            process, tree = at_work(stdout=words, stderr=words)
+        os.killpg(process.pid, signal.SIGTERM)
+        stopped_well(process, tree, tmp_path / "runs", 143)
+    finally:
+        for one in busy:
+            one.kill()
+            one.wait()
+    assert "Traceback" not in (tmp_path / "log.txt").read_text()
+
+
+def test_a_closed_terminal(at_work, tmp_path):
+    """The system tells all processes of the terminal by SIGHUP, and whatever is written to it is an error."""
+    import fcntl
+    import pty
+    import termios
+
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    said, over = [], threading.Event()
+
+    def read() -> None:  # not blocking: the system doesn't close what is being read
+        while not over.wait(0.05):
+            if select.select([ours], [], [], 0)[0]:
+                said.append(os.read(ours, 4096))
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    process, tree = at_work(
+        stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    )
+    over.set()
+    reader.join()
+    os.close(theirs)
+    text = b"".join(said).decode()
+    assert "3 to do on 2 workers of this machine" in text
+    assert "runs 1/3 |" in text
+    os.close(ours)
+    stopped_well(process, tree, tmp_path / "runs", 129)
+
+
+STUCK = """
+import subprocess, sys, time
+from rsovlib.commands import reproduce_signals
+
+reproduce_signals.GRACE = float(sys.argv[1])
+with reproduce_signals.ending_promptly():
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    try:
+        print(child.pid, flush=True)
+        time.sleep(3600)
+    finally:
+        print("unwinding", flush=True)
+        time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def stuck(environment):
+    """A program whose orderly end takes an hour, with a process of its own."""
+    started = []
+
+    def go(grace: float, before: str = "", orderly_end: float = 3600):
+        line = [sys.executable, "-c", before + STUCK, str(grace), str(orderly_end)]
+        process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        started.append(process)
+        return process, psutil.Process(int(process.stdout.readline()))
+
+    yield go
+    for process in started:
+        end(process)
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(stuck, second):
+    process, child = stuck(grace=3600)
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "unwinding\n"
+    process.send_signal(second)
+    assert process.wait(timeout=600) == 143
+    wait_for(lambda: not alive([child]))
+
+
+def test_what_does_not_end_is_ended(stuck):
+    process, child = stuck(grace=0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=600) == 130
+    wait_for(lambda: not alive([child]))
+
+
+def test_the_end_of_the_interpreter_is_watched_too(stuck):
+    """Libraries have things to do at exit, and may wait for others."""
+    before = "import atexit, time\natexit.register(time.sleep, 3600)\n"
+    process, child = stuck(grace=0.2, before=before, orderly_end=0)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=600) == 143
+    wait_for(lambda: not alive([child]))
+
+
+def test_nohup_is_heeded(stuck):
+    """SIGHUP was ignored before, and still is."""
+    process, child = stuck(grace=0.2, before="import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n")
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=600) == 143
+    wait_for(lambda: not alive([child]))
 
 
 def kill_again_and_again(kills: int, line: list[str], environment: dict[str, str], out: Path, seed: int, log: Path):
@@ -197,7 +349,7 @@ def test_separately_started_scheduler_and_workers(tables, command, environment, 
     line = command("reproduce", "--scheduler", address, "--out", str(out), "--seeds", "0,1")
     done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "on 2 workers of 1 machines" in done.stdout
+    assert "on 2 workers of 1 machine at" in done.stdout
     assert len(ids(out)) == 2
 
     line = command("reproduce", "--scheduler", address, "--out", str(out))
