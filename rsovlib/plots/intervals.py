@@ -43,7 +43,8 @@ def plot_intervals(
     shifts = np.linspace(0.17, -0.17, len(series)) if len(series) > 1 else np.zeros(1)
     for rows, shift, (colour, marker) in zip(series.values(), shifts, _LOOKS, strict=False):
         for row, (value, low, high) in rows.items():
-            y = positions[row] + shift
+            alone = sum(row in other for other in series.values()) == 1
+            y = positions[row] + (0 if alone else shift)
             sure = low > 0 or high < 0
             axes.plot([low, high], [y, y], color=colour, linewidth=1.4)
             axes.plot(

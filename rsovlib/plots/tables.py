@@ -61,8 +61,8 @@ def page_table(
 def _styles(numbers: list[int], texts: list[int], intervals: list[int]) -> list[Any]:
     """Cells and heads of the columns alike; at 12 pixels, which can be read."""
     looks = [
-        ("caption", "text-align: left; font-size: 12px; padding: 0.3em 0"),
-        ("th, td", "font-size: 12px; padding: 0.35em 0.6em; vertical-align: top"),
+        ("caption", "text-align: left; font-size: 12px; padding: 0.3em 0; white-space: nowrap"),
+        ("th, td", "font-size: 12px; padding: 0.35em 0.45em; vertical-align: top"),
         ("th.row_heading, th.index_name", "text-align: left; max-width: 28em; white-space: normal"),
         ("th.col_heading", "vertical-align: bottom; white-space: normal"),
     ]

@@ -109,3 +109,20 @@ def test_wrong_questions():
     ):
         with pytest.raises(InputError):
             wrong()
+
+
+def test_a_printed_number_is_explained_in_one_sentence(monkeypatch: pytest.MonkeyPatch):
+    def explained(gflops: float, missing: str = "") -> Explained:
+        return Explained(
+            "row", 100.0, FlopCount("toy", "table1", "L/14, four windows", (Part("a", gflops),), missing, 0.0)
+        )
+
+    assert explained(100.5).sentence == "the printed 100 is explained by L/14, four windows: 100.5 GFLOP (+0.5 %)"
+    assert "no setting that was tried" in explained(120).sentence
+    assert explained(60, "the U-Net").sentence.endswith("(-40.0 %), without the U-Net")
+    recorded = []
+    monkeypatch.setattr(flops, "record", lambda *given, **fields: recorded.append(fields))
+    native = FlopCount("toy", "native", "B/16, one window", (Part("a", 5.0),), "", 0.0)
+    record_flops("row", native, explained=explained(100.5))
+    note = recorded[0]["note"]
+    assert note.startswith("counted as its authors run it: B/16, one window; the printed 100 is explained by L/14")

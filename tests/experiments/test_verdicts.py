@@ -10,6 +10,8 @@ import pytest
 from rsovlib.experiments.matrix import plan_units
 from rsovlib.experiments.reproduction import named_tables, reproduce
 from rsovlib.experiments.results import ResultRow, make_row, rows_before
+from rsovlib.experiments.sdci import over_seeds as overall
+from rsovlib.experiments.sdci.register import REGISTER
 from rsovlib.experiments.sdci.verdicts import (
     CLAIMS,
     HOLDS,
@@ -74,8 +76,8 @@ def test_findings_are_counted_shown_and_recorded(monkeypatch: pytest.MonkeyPatch
     found = findings([difference(2.0, 0), difference(-2.0, 0, "+ CSCP"), difference(None, 0, "+ CAF")], [CLAIM])
     counts = summary_frame(found).loc["a step helps"]
     assert dict(counts) == {"cells": 3, HOLDS: 1, OPPOSITE: 1, UNCLEAR: 0, MISSING: 1}
-    assert findings_frame(found, "a step helps").loc["+ BCDR", "ori"] == "+2.0 [+1.5, +2.5] holds"
-    assert intervals_of(found, "a step helps") == {"ori": {"+ BCDR": (2.0, 1.5, 2.5), "+ CSCP": (-2.0, -2.5, -1.5)}}
+    assert findings_frame(found, "a step helps").loc["+ BCDR", "Ori"] == "+2.0 [1.5, 2.5] holds"
+    assert intervals_of(found, "a step helps") == {"Ori": {"+ BCDR": (2.0, 1.5, 2.5), "+ CSCP": (-2.0, -2.5, -1.5)}}
     recorded = []
     name = "rsovlib.experiments.sdci.verdicts.record"
     monkeypatch.setattr(name, lambda *given, **named: recorded.append((given, named)))
@@ -88,7 +90,8 @@ def test_findings_are_counted_shown_and_recorded(monkeypatch: pytest.MonkeyPatch
 
 def test_claims_speak_of_tables_that_exist() -> None:
     tables = load_tables()
-    assert {claim.table for claim in CLAIMS} == set(tables["sdci-verdicts"].needs)
+    judged = {claim.table for claim in CLAIMS} | {overall.READINGS, overall.SENSITIVITY}
+    assert judged == set(tables["sdci-verdicts"].needs)
     assert len({claim.text for claim in CLAIMS}) == len(CLAIMS)
 
 
@@ -135,3 +138,56 @@ def test_sdcis_tables_are_planned_for_three_seeds_and_in_order() -> None:
     units = plan_units(chosen, profile="embedded")
     assert [unit.table for unit in units] == ["sdci-table1"] * 3 + ["sdci-cost-accuracy"]
     assert set(units[-1].needs) == {unit.key for unit in units[:3]}
+
+
+# ---- readings and parameters over all seeds ----------------------------------------------------------------------
+
+
+def of_table(table: str, row: str, column: str, metric: str, value: float, seed: int, half: float = 0.1) -> ResultRow:
+    content = {"paper": "sdci", "table": table, "row": row, "column": column, "metric": metric, "value": value}
+    ends = {"low": value - half, "high": value + half}
+    return make_row(content | ends | {"profile": "embedded", "dataset": "x", "seed": seed})
+
+
+def test_readings_are_taken_together_over_the_seeds() -> None:
+    rows = []
+    for seed in range(3):
+        rows += [
+            of_table(overall.READINGS, "D10", "from official", "difference", -20 + 0.1 * seed, seed),
+            of_table(overall.READINGS, "D10", "from official", "changed pixels", 60.0 + seed, seed),
+            of_table(overall.READINGS, "D07", "from official", "difference", 0.0, seed, 0.0),
+            of_table(overall.READINGS, "D07", "from official", "changed pixels", 0.0, seed, 0.0),
+            of_table(overall.READINGS, "D04", "from paper", "difference", (-5.0, 0.0, 5.0)[seed], seed),
+            of_table("another", "D04", "from paper", "difference", 99.0, seed),
+        ]
+    found = {one.row: one for one in overall.differences_over_seeds(rows, overall.READINGS)}
+    assert list(found) == ["D10", "D07", "D04"]
+    assert found["D10"].word == "lowers mIoU"
+    assert found["D07"].word == "changes nothing"
+    assert found["D04"].word == "unclear"
+    assert found["D10"].changed is not None
+    assert found["D10"].changed.value == 61
+    shown = overall.readings_frame(list(found.values()))
+    assert [name.split()[0] for name in shown.index] == ["D04", "D07", "D10"], "in the order of the register"
+    assert shown.loc[shown.index[2], ("from the official reading", "pixels (%)")] == 61
+    others = overall.unmeasured_frame(list(found.values()))
+    assert len(others) + len(shown) == len(REGISTER)
+    assert others["why there is no number"].str.len().min() > 0
+    assert overall.readings_frame([]).empty
+
+
+def test_parameters_over_the_seeds_as_a_forest(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        of_table(overall.SENSITIVITY, row, "0.5", "difference", value + 0.01 * seed, seed)
+        for seed in range(3)
+        for row, value in (("BCDR, alpha", 2.0), ("CSCP, beta", -1.0))
+    ]
+    found = overall.differences_over_seeds(rows, overall.SENSITIVITY)
+    assert [one.word for one in found] == ["raises mIoU", "lowers mIoU"]
+    figure = overall.plot_sensitivity(found)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["alpha = 0.5", "beta = 0.5"]
+    recorded = []
+    monkeypatch.setattr(overall, "record", lambda *given, **named: recorded.append((given, named)))
+    overall.record_overall(found, overall.SENSITIVITY)
+    assert recorded[0][0][:3] == ("sdci-sensitivity: BCDR, alpha", "0.5", "difference, all seeds")
+    assert "3 seeds" in recorded[0][1]["note"]

@@ -195,7 +195,7 @@ class TemperatureStudy:
     @property
     def best(self) -> float:
         """The temperature at which the right patch outranks most of the others, on average over the seeds."""
-        return float(self.table["outranked (%)"].idxmax())
+        return _best(self.table)
 
     def plot(self, window: int = 20) -> Picture:
         """The losses, averaged over some steps, and what the encoders find, over the temperature."""
@@ -230,7 +230,7 @@ class TemperatureStudy:
         spread = max(run["outranked (%)"][self.best] for run in self.runs.values()) - min(
             run["outranked (%)"][self.best] for run in self.runs.values()
         )
-        agree = sum(float(run["outranked (%)"].idxmax()) == self.best for run in self.runs.values())
+        agree = sum(_best(run) == self.best for run in self.runs.values())
         return TEMPERATURE.outcome(
             "a" if place == 0 else "c" if place == len(ranks) - 1 else "b",
             f"Best at tau = {self.best:g}: the right patch outranks {ranks.max():.1f} % of the others; "
@@ -249,6 +249,11 @@ class TemperatureStudy:
             f"{best['same class (%)']:.0f} % a patch of the same class (chance {self.chance_class:.0f} %).",
             guess,
         )
+
+
+def _best(run: pd.DataFrame) -> float:
+    """The temperature that ranks best."""
+    return float(list(run.index)[int(run["outranked (%)"].to_numpy().argmax())])
 
 
 def temperature_study(

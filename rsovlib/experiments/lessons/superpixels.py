@@ -179,7 +179,8 @@ class BoundaryStudy:
         """What came true of :data:`WEIGHTS`, and in how many of the scenes."""
         scores = self.table["boundary F1 (%)"]
         with_them, without = scores["TV with superpixels"], scores["TV, image ignored"]
-        better = int((self.by_scene.loc["TV with superpixels"] > self.by_scene.loc["TV, image ignored"]).sum())
+        first, second = (self.by_scene.loc[name].to_numpy() for name in ("TV with superpixels", "TV, image ignored"))
+        better = int((first > second).sum())
         return WEIGHTS.outcome(
             "a" if with_them > without else "b",
             f"Boundary F1 {with_them:.1f} % with superpixels, {without:.1f} % with all edges alike, "

@@ -10,18 +10,37 @@ from tqdm.auto import tqdm
 
 from rsovlib.errors import unknown_name
 from rsovlib.experiments.labelled import LabelledTiles
+from rsovlib.experiments.papers import PaperTable
 from rsovlib.experiments.results import record
-from rsovlib.experiments.sdci.ladder import IGNORED, LATE_FUSION, PLAIN, RUNGS, VALUE_PATH, ladder_labels_by_wording
-from rsovlib.experiments.sdci.verdicts import word_of_interval
+from rsovlib.experiments.sdci.ladder import (
+    DINO_BRANCH,
+    IGNORED,
+    LATE_FUSION,
+    PLAIN,
+    RUNGS,
+    VALUE_PATH,
+    ladder_labels_by_wording,
+)
+from rsovlib.experiments.sdci.ladder_why import MoveCounter
+from rsovlib.experiments.sdci.verdicts import WORDINGS, word_of_interval
 from rsovlib.metrics import SegmentationMetrics, compare, confidence_interval
 from rsovlib.metrics.uncertainty import Interval
 from rsovlib.segmenters import SDCI
 
 Scores = dict[str, dict[str, SegmentationMetrics]]
 
+# Between a rung's mean IoU and its gain.
+_GAIN = "  "
+
 
 def ladder_scores(
-    sdci: SDCI, tiles: LabelledTiles, wordings: Mapping[str, str], *, controls: bool = False, progress: bool = True
+    sdci: SDCI,
+    tiles: LabelledTiles,
+    wordings: Mapping[str, str],
+    *,
+    controls: bool = False,
+    moves: MoveCounter | None = None,
+    progress: bool = True,
 ) -> Scores:
     """Score every rung of the ladder on every tile, under several wordings.
 
@@ -29,17 +48,20 @@ def ladder_scores(
         sdci: the whole method.
         tiles: what to score on.
         wordings: name of a column -> prompt set of the manifest whose words it uses.
-        controls: late fusion, and the rungs with the plain decision, as well; see ``ladder``.
+        controls: late fusion, DINO's branch alone, and the rungs with the plain decision, as well; see ``ladder``.
+        moves: counts which labels each step changes, if given.
         progress: show a bar.
 
     Returns:
         Column -> rung -> scores, with the counts of single tiles.
     """
-    extra = {"late_fusion": True, "plain": True} if controls else {}
+    extra = {"late_fusion": True, "plain": True, "dino_branch": True} if controls else {}
     prompts = {column: tiles.prompts(words) for column, words in wordings.items()}
     scores: Scores = {column: {} for column in wordings}
     for name, image, labels in tqdm(tiles, desc="ladder", unit="tile", disable=not progress):
         for column, rungs in ladder_labels_by_wording(sdci, image, prompts, **extra).items():
+            if moves is not None:
+                moves.update(column, rungs, labels)
             for rung, predicted in rungs.items():
                 scores[column].setdefault(rung, tile_meter(tiles.classes)).update(predicted, labels, image=name)
     return scores
@@ -62,7 +84,7 @@ def record_ladder(
         **fields: further fields of the rows.
 
     Returns:
-        The same for people: a row a rung, percent.
+        The same for people: a row a rung, percent; :func:`ladder_frame` parts mean IoU and gain.
     """
     about = {"unit": "percent", "n": len(tiles), "dataset": tiles.dataset, "dataset_version": tiles.version, **fields}
     notes = about.pop("notes", {})
@@ -79,20 +101,51 @@ def record_ladder(
                 if other and other != rung and other in rungs:
                     gain = percent(compare(rungs[rung], rungs[other]).difference)
                     record(row, column, metric, gain.value, interval=gain, **own)
-                    text += f"  {gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]" if metric == "gain" else ""
+                    if metric == "gain":
+                        text += f"{_GAIN}{gain.value:+.1f} [{gain.low:.1f}, {gain.high:.1f}]"
             shown.setdefault(row, {})[column] = text
             _record_plain(rungs, rung, row, column, own)
-    return pd.DataFrame(shown).T.rename_axis("mIoU [95 %]  gain")
+    return pd.DataFrame(shown).T.rename_axis("measured here")
+
+
+def ladder_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """What :func:`record_ladder` gives, with the mean IoU and the gain of every wording in columns of their own."""
+    shown: dict[tuple[str, str], list[str]] = {}
+    for column in frame.columns:
+        parts = [str(cell).partition(_GAIN) for cell in frame[column]]
+        shown[WORDINGS.get(column, column), "mIoU"] = [part[0] for part in parts]
+        shown[WORDINGS.get(column, column), "above the baseline"] = [part[2] for part in parts]
+    return pd.DataFrame(shown, index=frame.index)
+
+
+def beside_paper(scores: Scores, rows: Mapping[str, str], table: PaperTable) -> pd.DataFrame:
+    """Mean IoU of every rung, measured and printed side by side, percent.
+
+    Rows of the paper that this run doesn't measure stand at the end, without a measured number.
+    """
+    order = [*dict.fromkeys([*(row for rung, row in rows.items() if row in table.rows), *table.rows])]
+    rung_of = {row: rung for rung, row in rows.items()}
+    cells: dict[str, dict[tuple[str, str], float | None]] = {row: {} for row in order}
+    for column, rungs in scores.items():
+        for row in order:
+            meter = rungs.get(rung_of.get(row, ""))
+            words = WORDINGS.get(column, column)
+            cells[row][words, "here"] = None if meter is None else 100 * float(meter.compute()["miou"])
+            cells[row][words, "paper"] = table.value(row, column)
+    frame = pd.DataFrame(cells).T.rename_axis("mIoU (percent)")
+    return frame[[(WORDINGS.get(column, column), place) for column in scores for place in ("here", "paper")]]
 
 
 def plain_table(scores: Scores, rows: Mapping[str, str]) -> pd.DataFrame:
     """Mean IoU of the rungs, percent, by how they decide: with stretched class maps, and by the largest score."""
-    shown: dict[str, dict[str, float]] = {}
+    shown: dict[str, dict[tuple[str, str], float]] = {}
     for column, rungs in scores.items():
         for rung, plain in PLAIN.items():
             if plain in rungs and rung in rows:
                 pair = {"stretched": rungs[rung], "plain": rungs[plain]}
-                cells = {f"{column}, {rule}": 100 * meter.compute()["miou"] for rule, meter in pair.items()}
+                cells = {
+                    (WORDINGS.get(column, column), rule): 100 * meter.compute()["miou"] for rule, meter in pair.items()
+                }
                 shown.setdefault(rows[rung], {}).update(cells)
     return pd.DataFrame(shown).T.round(1).rename_axis("mIoU (percent)")
 
@@ -109,9 +162,9 @@ def steps_frame(scores: Scores, rows: Mapping[str, str]) -> pd.DataFrame:
             if rung in rungs and before in rungs:
                 step = percent(compare(rungs[rung], rungs[before]).difference)
                 word = word_of_interval(step.low, step.high)
-                text = f"{step.value:+.1f} [{step.low:+.1f}, {step.high:+.1f}] {word}"
-                shown.setdefault(row, {})[column] = text
-    return pd.DataFrame(shown).T.rename_axis("step from the rung before (points) [95 %]")
+                text = f"{step.value:+.1f} [{step.low:.1f}, {step.high:.1f}] {word}"
+                shown.setdefault(row, {})[WORDINGS.get(column, column)] = text
+    return pd.DataFrame(shown).T.rename_axis("step from the rung before")
 
 
 def ladder_rows(branch: str, profile: str) -> dict[str, str]:
@@ -132,17 +185,19 @@ def ladder_rows(branch: str, profile: str) -> dict[str, str]:
         "+ CAF": "baseline + CAF (DINO-v1)",
         "+ BCDR": "+ BCDR (DINO-v1)",
         "+ CSCP": "+ CSCP (DINO-v1)",
+        DINO_BRANCH: "DINO-v1's branch (control)",
     }
     if branch == "v1":
         return of_v1
     late = of_v1[LATE_FUSION] if profile == "embedded" else "baseline + DINO-v2 late fusion"
     return {
-        VALUE_PATH: "value path (control)",
         "baseline": "baseline",
         LATE_FUSION: late,
         "+ CAF": "baseline + CAF",
         "+ BCDR": "+ BCDR",
         "+ CSCP": "+ CSCP (DINO-v2)",
+        VALUE_PATH: "value path (control)",
+        DINO_BRANCH: "DINO's branch (control)",
     }
 
 

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 Setting = Literal["native", "table1"]
 SETTINGS: tuple[Setting, ...] = ("native", "table1")
+#: What was counted, in words.
+SAID: dict[Setting, str] = {
+    "native": "counted as its authors run it",
+    "table1": "counted in the setting that comes nearest to the printed number",
+}
 
 #: Row of SDCI's Table 1 -> method of this package.
 TABLE1_METHODS = {
@@ -128,6 +133,16 @@ class Explained:
             return "reproduced within 1 %"
         return "within 5 %" if abs(self.deviation) <= 0.05 else "not identified"
 
+    @property
+    def sentence(self) -> str:
+        """Which setting explains the printed number, and how well."""
+        counted = f"{self.count.configuration}: {self.count.gflops:.1f} GFLOP ({100 * self.deviation:+.1f} %)"
+        if self.count.missing and self.deviation < 0:
+            return f"the printed {self.printed:g} is partly explained by {counted}, without {self.count.missing}"
+        if self.verdict == "not identified":
+            return f"no setting that was tried explains the printed {self.printed:g}; the nearest is {counted}"
+        return f"the printed {self.printed:g} is explained by {counted}"
+
 
 def flops_of(method: str, *, setting: Setting = "native", size: int = 512, classes: int = 5) -> FlopCount:
     """Count the FLOPs of one image at full size.
@@ -219,7 +234,9 @@ def parts_frame(counts: Iterable[FlopCount]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["method", "part"])
 
 
-def record_flops(row: str, count: FlopCount, column: str = "GFLOPs", *, size: int = 512) -> ResultRow:
+def record_flops(
+    row: str, count: FlopCount, column: str = "GFLOPs", *, size: int = 512, explained: Explained | None = None
+) -> ResultRow:
     """Hand a count over as a result row.
 
     FLOPs of a network don't depend on its weights, so that this number is comparable with the paper's in any profile;
@@ -230,10 +247,13 @@ def record_flops(row: str, count: FlopCount, column: str = "GFLOPs", *, size: in
         count: of :func:`flops_of`.
         column: of the table.
         size: of the image, as it was counted.
+        explained: the paper's number beside the setting that explains it, for the note of a count in another setting.
     """
-    note = f"counted on torch's meta device, {count.setting}: {count.configuration}"
+    note = f"{SAID[count.setting]}: {count.configuration}"
     if count.missing:
         note = f"{note}; without {count.missing}"
+    if explained is not None:
+        note = f"{note}; {explained.sentence}"
     return record(
         row, column, "flops", count.gflops, unit="GFLOP", dataset=f"image-{size}", profile="full", device="", note=note
     )

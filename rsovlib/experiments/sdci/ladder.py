@@ -38,6 +38,8 @@ RUNGS: dict[str, dict[str, Any]] = {
 }
 VALUE_PATH = "value path"
 LATE_FUSION = "late fusion"
+#: DINO's branch alone after BCDR: what the convex step mixes into CLIP's.
+DINO_BRANCH = "DINO's branch"
 #: Rung -> what its map is called when the largest score of CLIP's branch decides, without stretch or presence test.
 PLAIN = {rung: f"{rung}, plain" for rung in RUNGS if rung != "+ CSCP"}
 #: Value of label pixels that no class stands for.
@@ -67,6 +69,7 @@ def ladder_labels_by_wording(
     *,
     late_fusion: bool = False,
     plain: bool = False,
+    dino_branch: bool = False,
 ) -> dict[str, dict[str, npt.NDArray[np.int64]]]:
     """The class maps of every rung under several wordings of the same K classes; the networks see the image once.
 
@@ -76,6 +79,7 @@ def ladder_labels_by_wording(
         wordings: name -> K classes; K is the same for all.
         late_fusion: the mean of both branches as well, as :data:`LATE_FUSION`.
         plain: the rungs of :data:`PLAIN` as well.
+        dino_branch: :data:`DINO_BRANCH` as well.
 
     Returns:
         Name of the wording to rung name to (H, W) labels: the value path, :data:`RUNGS`, then what else was asked for.
@@ -103,6 +107,8 @@ def ladder_labels_by_wording(
             if late_fusion and name == "baseline":
                 # Without CSCP the first branch given is the one that decides: here each in turn.
                 maps[LATE_FUSION] = (maps[name] + rung.solve(tile, dino, clip)[0]) / 2
+            if dino_branch and name == "+ BCDR":
+                maps[DINO_BRANCH] = rung.solve(tile, dino, clip)[0]
             if plain and name in PLAIN:
                 maps[PLAIN[name]] = enlarge(stages["clip_diffused"], (tile.shape[0], tile.shape[1]))
         return maps
@@ -116,7 +122,8 @@ def ladder_labels_by_wording(
         }
 
     labels = labels_of_windows(rgb, config.window, config.overlap, count, all_maps)
-    names = [VALUE_PATH, *RUNGS, *([LATE_FUSION] if late_fusion else []), *(PLAIN.values() if plain else [])]
+    extra = ([LATE_FUSION] if late_fusion else []) + ([DINO_BRANCH] if dino_branch else [])
+    names = [VALUE_PATH, *RUNGS, *extra, *(PLAIN.values() if plain else [])]
     return {wording: {name: labels[_stage(wording, name)] for name in names} for wording in wordings}
 
 

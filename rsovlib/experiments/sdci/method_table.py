@@ -17,7 +17,7 @@ from rsovlib.experiments.papers import PaperTable, paper_table
 from rsovlib.experiments.results import record
 from rsovlib.experiments.sdci.ablation import percent, tile_meter
 from rsovlib.experiments.sdci.flop_recipes import RECIPES
-from rsovlib.experiments.sdci.flops import flops_of, record_flops
+from rsovlib.experiments.sdci.flops import explain_table1, flops_of, record_flops
 from rsovlib.experiments.sdci.methods import OWN, ROWS, VANILLA, TableMethod, not_run, row_parameters, table_method
 from rsovlib.experiments.sdci.networks import share_networks
 from rsovlib.experiments.sdci.wordings import labels_by_wording
@@ -141,21 +141,30 @@ def open_sources(sources: str, *, tiles: int = 0, size: int = 0) -> list[Labelle
 def record_gflops(names: Sequence[str]) -> pd.DataFrame:
     """Hand over the table's last column, counted on the authors' full-size networks (whatever this run measured with).
 
+    The counts are of the methods as their authors run them. The paper's numbers are of other settings, most of them,
+    which it doesn't name; each row's note says which setting explains the printed number, and how well.
+
     Returns:
-        A row a method: the count, what was counted, and the paper's number.
+        A row a method: the count, what was counted, the paper's number, and what explains it.
     """
+    rows_of = {name: ROWS[name] for name in names if name in RECIPES}
     printed = paper_table("sdci", "table1").column("GFLOPs")
+    explained = {
+        one.row: one
+        for one in explain_table1([row for row in rows_of.values() if row in printed])
+        if one.where == "Table 1"
+    }
     rows = {}
-    for name in names:
-        if name in RECIPES:
-            count = flops_of(name)
-            record_flops(ROWS[name], count)
-            rows[ROWS[name]] = {
-                "counted (GFLOP)": round(count.gflops, 1),
-                "paper (GFLOP)": printed.get(ROWS[name]),
-                "counted setting": count.configuration,
-            }
-    return pd.DataFrame(rows).T
+    for name, row in rows_of.items():
+        count = flops_of(name)
+        record_flops(row, count, explained=explained.get(row))
+        rows[row] = {
+            "counted (GFLOP)": round(count.gflops, 1),
+            "what was counted": count.configuration,
+            "paper (GFLOP)": printed.get(row),
+            "what the paper's number is": explained[row].sentence if row in explained else "not in the paper",
+        }
+    return pd.DataFrame(rows).T.rename_axis("method")
 
 
 def score_tiles(
@@ -289,26 +298,50 @@ def methods_frame(scores: MethodScores) -> pd.DataFrame:
         if mean is not None:
             cells[AVERAGE] = _with_interval(mean)
         shown[f"{method.row}{' *' if method.stand_in else ''}"] = cells
-    return pd.DataFrame(shown).T.rename_axis("measured here: mIoU (percent) [95 %]")
+    return pd.DataFrame(shown).T.rename_axis("measured here")
 
 
 def gains_frame(scores: MethodScores, other: str = VANILLA) -> pd.DataFrame:
     """Paired gains in points of mean IoU, a row a method: above one method, or above ``"best"`` of each column."""
     shown: dict[str, dict[str, str]] = {}
     for name, method in scores.methods.items():
+        if name == other:  # there is nothing to compare
+            continue
         cells = {}
         for column in scores.columns:
             opponent = scores.best_compared(column) if other == "best" else other
             gain = paired_gain(scores, name, opponent, column)
-            cells[column] = "" if gain is None else f"{gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
+            cells[column] = "" if gain is None else f"{gain.value:+.1f} [{gain.low:.1f}, {gain.high:.1f}]"
         shown[method.row] = cells
     if other == "best":
         opponents = {column: ROWS.get(scores.best_compared(column), "") for column in scores.columns}
         shown = {"the best compared is": opponents, **shown}
-        title = "gain over the best compared method (points) [95 %]"
+        title = "gain over the best compared method"
     else:
-        title = f"gain over {ROWS[other]} (points) [95 %]"
+        title = f"gain over {ROWS[other]}"
     return pd.DataFrame(shown).T.rename_axis(title)
+
+
+def ahead(scores: MethodScores) -> str:
+    """In which columns SDCI is ahead of all compared methods in this run, and who is elsewhere, as a sentence."""
+    own = next((name for name in scores.methods if name in OWN), "")
+    compared = [name for name in scores.methods if name not in (VANILLA, *OWN)]
+    if not own or not compared:
+        return "SDCI and at least one compared method must be run to say who is ahead."
+    found: dict[str, list[str]] = {}
+    for column in scores.columns:
+        values = {name: scores.meters[name][column].compute()["miou"] for name in (*compared, own)}  # a tie is no lead
+        best = max(values, key=lambda name: values[name])
+        found.setdefault(ROWS[best] if values[best] > 0 else "nobody", []).append(column)
+    others = "; ".join(
+        f"{row} in {', '.join(columns)}" for row, columns in found.items() if row not in (ROWS[own], "nobody")
+    )
+    first = found.get(ROWS[own], [])
+    text = f"{ROWS[own]} has the largest mean IoU in {len(first)} of {len(scores.columns)} columns of this run"
+    text += f" ({', '.join(first)})" if first else ""
+    text += f"; ahead of it: {others}" if others else ""
+    text += f"; nothing was found by anybody in {', '.join(found['nobody'])}" if "nobody" in found else ""
+    return f"{text}. The tables of gains say which of these leads an interval leaves."
 
 
 def beside_paper(scores: MethodScores, table: PaperTable) -> pd.DataFrame:

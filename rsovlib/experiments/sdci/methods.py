@@ -141,11 +141,15 @@ def settings_table(methods: list[TableMethod]) -> Any:
             "input (pixels)": f"short side {size}" if size else "the image's own",
             "window (pixels)": f"{side}, {overlap}" if side else "whole image",
             "templates": settings["templates"] if isinstance(settings["templates"], str) else "own",
-            "synonyms": settings.get("merge", "mean_embedding"),
+            "synonyms": _SYNONYMS[settings.get("merge", "mean_embedding")],
             "lambda": settings["logit_scale"],
             "stand-in": method.stand_in,
         }
-    return pd.DataFrame(rows).T
+    return pd.DataFrame(rows).T.rename_axis("method")
+
+
+#: How several names of a class are used, in two words.
+_SYNONYMS = {"max_prob": "the likeliest", "mean_embedding": "their mean", "joined": "one text"}
 
 
 def _small() -> set[str]:

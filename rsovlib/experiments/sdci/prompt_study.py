@@ -178,7 +178,7 @@ def wordings_frame(studies: Sequence[WordingScores]) -> pd.DataFrame:
             text = f"{value.value:.1f} [{value.low:.1f}, {value.high:.1f}]"
             if wording != REFERENCE:
                 change = mean_change(scores, wording)
-                text += f"  {change.value:+.1f} [{change.low:+.1f}, {change.high:+.1f}]"
+                text += f"  {change.value:+.1f} [{change.low:.1f}, {change.high:.1f}]"
             cells[wording] = text
         rows[scores.title] = cells
     return pd.DataFrame(rows).T.rename_axis("mIoU [95 %]  change against Ori")
@@ -283,4 +283,4 @@ def most_moved_tile(segmenter: Segmenter, scores: WordingScores, wording: str = 
 def _signed(one: Interval) -> str:
     if np.isnan(one.value):
         return "no ground truth"
-    return f"{one.value:+.1f} [{one.low:+.1f}, {one.high:+.1f}]"
+    return f"{one.value:+.1f} [{one.low:.1f}, {one.high:.1f}]"

@@ -18,6 +18,9 @@ RULE = (
     "Nothing is corrected for the number of claims: one in twenty differences that are 0 would not be called unclear."
 )
 
+#: Column of Table 2 -> how people read it.
+WORDINGS = {"ori": "Ori", "gen": "Gen", "set_of_gen": "Set of Gen"}
+
 HOLDS, OPPOSITE, UNCLEAR, MISSING = "holds", "the opposite holds", "unclear", "not measured"
 WORDS = (HOLDS, OPPOSITE, UNCLEAR, MISSING)
 
@@ -41,7 +44,7 @@ class Claim:
     sign: int = 1
 
 
-_STEPS = ("baseline + CAF", "+ BCDR", "+ CSCP (DINO-v1)", "+ CSCP (DINO-v2)")
+STEPS = ("baseline + CAF", "+ BCDR", "+ CSCP (DINO-v1)", "+ CSCP (DINO-v2)")
 _DATASETS = ("GID", "Potsdam", "Vaihingen", "LoveDA")
 _SDCI = ("SDCI-v1", "SDCI-v2", "SDCI-v3")
 
@@ -52,9 +55,9 @@ CLAIMS = (
     Claim(
         "late fusion is worse than CLIP's branch alone", "sdci-table2", "gain", ("baseline + DINO-v1 late fusion",), -1
     ),
-    Claim("each step adds to the one before", "sdci-table2", "step", _STEPS),
-    Claim("each rung is better than the baseline", "sdci-table2", "gain", _STEPS),
-    Claim("each step adds to the one before, plain decision", "sdci-table2", "step, plain decision", _STEPS[:2]),
+    Claim("each step adds to the one before", "sdci-table2", "step", STEPS),
+    Claim("each rung is better than the baseline", "sdci-table2", "gain", STEPS),
+    Claim("each step adds to the one before, plain decision", "sdci-table2", "step, plain decision", STEPS[:2]),
     Claim("the chosen words are better than the official names", "sdci-table3", "change", _DATASETS),
 )
 
@@ -153,7 +156,7 @@ def findings_frame(found: Sequence[Finding], claim: str) -> pd.DataFrame:
     for one in found:
         if one.claim.text == claim:
             shown.setdefault(one.row, {})[one.column] = _text(one)
-    return pd.DataFrame(shown).T.rename_axis(f"{claim}: points [95 %]")
+    return pd.DataFrame(shown).T.rename(columns=WORDINGS)
 
 
 def intervals_of(found: Sequence[Finding], claim: str) -> dict[str, dict[str, tuple[float, float, float]]]:
@@ -162,7 +165,7 @@ def intervals_of(found: Sequence[Finding], claim: str) -> dict[str, dict[str, tu
     for one in found:
         if one.claim.text == claim and one.measured and one.measured.low is not None and one.measured.high is not None:
             cell = one.measured.value, one.measured.low, one.measured.high
-            series.setdefault(one.column, {})[one.row] = cell
+            series.setdefault(WORDINGS.get(one.column, one.column), {})[one.row] = cell
     return series
 
 
@@ -171,4 +174,4 @@ def _text(one: Finding) -> str:
         return one.word
     if one.measured.low is None or one.measured.high is None:
         return f"{one.measured.value:+.1f} ({one.word})"
-    return f"{one.measured.value:+.1f} [{one.measured.low:+.1f}, {one.measured.high:+.1f}] {one.word}"
+    return f"{one.measured.value:+.1f} [{one.measured.low:.1f}, {one.measured.high:.1f}] {one.word}"
