@@ -129,9 +129,9 @@ def _print_failures(summary: Summary) -> None:
 
 def _print_end(summary: Summary) -> None:
     """What couldn't be run, the numbers, and where to go from here."""
+    from rsovlib.experiments.digits import counted, duration
     from rsovlib.experiments.gather import CSV
-    from rsovlib.experiments.progress import round_duration
-    from rsovlib.experiments.reproduction import count_states, counted
+    from rsovlib.experiments.reproduction import count_states
 
     reasons: dict[str, list[str]] = {}
     for unit, outcome in summary.not_run():
@@ -139,7 +139,7 @@ def _print_end(summary: Summary) -> None:
     for reason, tables in reasons.items():
         print(f"\nnot run: {', '.join(dict.fromkeys(tables))}\n  {reason}")
     states = count_states(summary.outcomes.values())
-    print(f"\n{counted(len(summary.units), 'run')} in {round_duration(summary.seconds)}: {states}")
+    print(f"\n{counted(len(summary.units), 'run')} in {duration(summary.seconds)}: {states}")
     if summary.count("finished", "kept"):
         print(f"  results  {summary.out / CSV}")
         print(f"  next     rsovlib report --out {shlex.quote(str(summary.out))}")

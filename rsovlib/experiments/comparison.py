@@ -1,6 +1,6 @@
 """A paper's number and ours: whether they agree, by a rule that is stated and doesn't look at the outcome.
 
-:data:`RULE` is that rule in words; the report prints it above its tables.
+:data:`MEANINGS` is that rule in words; the report prints it above its tables.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from dataclasses import dataclass
 
 from rsovlib.experiments.results import ResultRow
 
-RULE = (
-    "agrees: measured with the paper's data and weights (profile full), and the paper's number lies within the "
-    "measured 95 % interval widened on both sides by the table's tolerance. "
-    "trend agrees: measured with the paper's data and weights, the number itself differs, but the gain above the "
-    "table's reference row has the paper's sign, and its interval, where there is one, leaves out zero. "
-    "differs: measured with the paper's data and weights, and neither holds. "
-    "not comparable: measured on other data or with other weights; both numbers are shown, neither speaks for or "
-    "against the other, and only the direction of the gain is told. "
-    "not run: there is no measured number; the reason says what is missing."
-)
+MEANINGS = {
+    "agrees": "measured with the paper's data and weights (profile full), and the paper's number lies within the "
+    "measured 95 % interval widened on both sides by the table's tolerance",
+    "trend agrees": "measured with the paper's data and weights, the number itself differs, but the gain above the "
+    "table's reference row has the paper's sign, and its interval, where there is one, leaves out zero",
+    "differs": "measured with the paper's data and weights, and neither holds",
+    "not comparable": "measured on other data or with other weights; both numbers are shown, neither speaks for or "
+    "against the other, and only the direction of the gain is told",
+    "not run": "there is no measured number; the reason says what is missing",
+}
+"""Verdict -> what it means."""
 
 SEEDS_RULE = (
     "Where a run was repeated with several seeds the mean is shown. Its interval adds two independent parts in "
@@ -28,8 +29,11 @@ SEEDS_RULE = (
     "the seeds."
 )
 
-VERDICTS = ("agrees", "trend agrees", "differs", "not comparable", "not run", "")
-"""The last one stands for a number that the paper doesn't have."""
+VERDICTS = (*MEANINGS, "")
+"""The last one stands for a number that the paper doesn't have, measured or not."""
+
+DIRECTIONS = {"same": "as in the paper", "other": "the other way", "unclear": "unclear: its interval holds 0", "": ""}
+"""What is told of a gain's direction -> the same in words."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,15 @@ class Verdict:
 
     Attributes:
         word: one of :data:`VERDICTS`.
-        reason: one line.
+        reason: why, in a few words; "" where there is nothing to say beyond the rule.
         difference: measured minus published; None where either is missing.
+        direction: of the gain, one of :data:`DIRECTIONS`.
     """
 
     word: str
     reason: str
     difference: float | None = None
+    direction: str = ""
 
 
 def combine(rows: Sequence[ResultRow]) -> Measured | None:
@@ -126,7 +132,7 @@ def judge(
     measured_gain: Measured | None = None,
     missing: str = "",
 ) -> Verdict:
-    """The verdict on one number; see :data:`RULE`.
+    """The verdict on one number; see :data:`MEANINGS`.
 
     Args:
         published: the paper's number, or None.
@@ -138,36 +144,33 @@ def judge(
         missing: why there is no measured number.
     """
     if measured is None:
-        return Verdict("not run", missing or "no run has recorded it")
+        return Verdict("not run" if published is not None else "", missing or "no run has recorded it")
     if published is None:
-        return Verdict("", measured.note)
+        return Verdict("", "")
     difference = measured.value - published
-    trend, word = _trend(published_gain, measured_gain)
+    direction = _direction(published_gain, measured_gain)
     if measured.profile != "full" or measured.dataset != dataset:
         why = f"{measured.profile} profile" if measured.profile != "full" else "other data"
         reason = f"{why}: {measured.dataset} with {_models(measured.profile)}, the paper: {dataset}"
-        # What stands in for what is said beside the number.
-        return Verdict("not comparable", "; ".join(part for part in (reason, trend, measured.note) if part), difference)
+        return Verdict("not comparable", reason, difference, direction)
     low = measured.value if measured.low is None else measured.low
     high = measured.value if measured.high is None else measured.high
+    around = "the measured number" if measured.low is None else "the measured interval"
+    widened = f"{around} ± {tolerance:g}"
     if low - tolerance <= published <= high + tolerance:
-        return Verdict("agrees", f"within [{low:.4g}, {high:.4g}] +- {tolerance:g}", difference)
-    if word == "same":
-        return Verdict("trend agrees", trend, difference)
-    outside = f"outside of [{low:.4g}, {high:.4g}] +- {tolerance:g}"
-    return Verdict("differs", f"{outside}{f'; {trend}' if trend else ''}", difference)
+        return Verdict("agrees", f"the paper's number is within {widened}", difference, direction)
+    outside = f"the paper's number is outside of {widened}"
+    return Verdict("trend agrees" if direction == "same" else "differs", outside, difference, direction)
 
 
 def _models(profile: str) -> str:
     return "small models of ours" if profile == "embedded" else "the paper's weights"
 
 
-def _trend(published: float | None, measured: Measured | None) -> tuple[str, str]:
-    """The direction of a gain in words, and ``"same"``, ``"other"``, ``"unclear"`` or ``""``."""
+def _direction(published: float | None, measured: Measured | None) -> str:
+    """Whether a measured gain has the paper's sign; one of :data:`DIRECTIONS`."""
     if published is None or measured is None:
-        return "", ""
+        return ""
     if measured.low is not None and measured.high is not None and measured.low <= 0 <= measured.high:
-        return "direction of the gain unclear: its interval holds 0", "unclear"
-    if published * measured.value > 0:
-        return "gain in the paper's direction", "same"
-    return "gain in the other direction", "other"
+        return "unclear"
+    return "same" if published * measured.value > 0 else "other"

@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from rsovlib.experiments.digits import duration
 from rsovlib.experiments.matrix import BESIDE, Unit
 from rsovlib.experiments.runs import Outcome, finished_runs
 from rsovlib.experiments.scheduler import Site
@@ -33,24 +34,29 @@ def short_labels(units: Sequence[Unit]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for table in dict.fromkeys((unit.table, unit.profile) for unit in units):
         own = [unit for unit in units if (unit.table, unit.profile) == table]
-        names = _telling(own)
-        labels |= {unit.key: ", ".join(f"{name} {unit.point.get(name)}" for name in names) for unit in own}
+        names = telling_names([unit.point for unit in own])
+        labels |= {unit.key: label_of(unit.point, names) for unit in own}
     return labels
 
 
-def _telling(units: Sequence[Unit]) -> tuple[str, ...]:
-    """The fewest names of parameters whose values differ for every two of a table's runs; the seed goes first."""
-    names = [name for name in {name: None for unit in units for name in unit.point} if _differs(units, name)]
+def label_of(point: Mapping[str, Any], names: Sequence[str]) -> str:
+    """``"seed 1, mix 0.5"``."""
+    return ", ".join(f"{name} {point.get(name)}" for name in names)
+
+
+def telling_names(points: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The fewest names whose values differ for every two of a table's runs; the seed goes first."""
+    names = [name for name in {name: None for point in points for name in point} if _differs(points, name)]
     names.sort(key=lambda name: name != SEED)
     for size in range(len(names) + 1):
         for chosen in combinations(names, size):
-            if len({repr([unit.point.get(name) for name in chosen]) for unit in units}) == len(units):
+            if len({repr([point.get(name) for name in chosen]) for point in points}) == len(points):
                 return chosen
     return tuple(names)
 
 
-def _differs(units: Sequence[Unit], name: str) -> bool:
-    return len({repr(unit.point.get(name)) for unit in units}) > 1
+def _differs(points: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return len({repr(point.get(name)) for point in points}) > 1
 
 
 class Remaining:
@@ -69,8 +75,9 @@ class Remaining:
     def __init__(self, units: Sequence[Unit], site: Site, out: Path, now: Callable[[], float] = time.monotonic) -> None:
         self._now, self._site = now, site
         self._varied = {
-            unit.table: {name for name in unit.parameters if _parameter_differs(units, unit.table, name)}
-            for unit in units
+            table: {name for point in points for name in point if _differs(points, name)}
+            for table in {unit.table for unit in units}
+            if (points := [unit.parameters for unit in units if unit.table == table])
         }
         self._waiting = list(units)
         self._begun: dict[str, float] = {}
@@ -122,10 +129,6 @@ class Remaining:
         return table, profile, repr(sorted((name, value) for name, value in same.items() if name not in varied))
 
 
-def _parameter_differs(units: Sequence[Unit], table: str, name: str) -> bool:
-    return len({repr(unit.parameters.get(name)) for unit in units if unit.table == table}) > 1
-
-
 class Teller:
     """Lines and a bar for the runs of one command.
 
@@ -170,7 +173,7 @@ class Teller:
         if self._remaining is not None:
             self._remaining.settle(unit, outcome)
             left = self._remaining.seconds() if self._done < self._total else None
-        rest = f"about {round_duration(left)} left" if left is not None else ""
+        rest = f"about {duration(left)} left" if left is not None else ""
         line = self._line(unit, outcome)
         if not self._with_bar:
             line = f"[{self._done:{len(str(self._total))}d}/{self._total}] {line}{f'   {rest}' if rest else ''}"
@@ -195,19 +198,6 @@ class Teller:
         )
         what = "  ".join(part for part in (table, label) if part)
         if outcome.state == "finished":
-            return f"{outcome.state:8s}  {what}  {round_duration(outcome.seconds):>6s}"
+            return f"{outcome.state:8s}  {what}  {duration(outcome.seconds):>6s}"
         why = f"{outcome.cell}: {outcome.reason}" if outcome.cell else outcome.reason
         return f"{outcome.state:8s}  {what}  {why}".rstrip()
-
-
-def round_duration(seconds: float) -> str:
-    """For people: ``"9.1 s"``, ``"42 s"``, ``"3 min"``, ``"2 h 10 min"``."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

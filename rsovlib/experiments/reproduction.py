@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsovlib.errors import OutputError
+from rsovlib.experiments.digits import counted
 from rsovlib.experiments.gather import gather_results, read_results
 from rsovlib.experiments.matrix import Unit, plan_units
 from rsovlib.experiments.progress import Teller
@@ -226,11 +227,6 @@ def count_states(outcomes: Iterable[Outcome]) -> str:
     """How many runs ended how: ``"2 finished now, 1 failed"``; "" for none."""
     found = Counter(outcome.state for outcome in outcomes)
     return ", ".join(f"{found[state]} {text}" for state, text in STATES.items() if found[state])
-
-
-def counted(count: int, noun: str) -> str:
-    """``"1 run"``, ``"2 runs"``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _write_plans(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsovlib.errors import InputError, ResourceError
+from rsovlib.experiments.digits import counted
 from rsovlib.experiments.execution import stop_session
 from rsovlib.experiments.matrix import Unit
 from rsovlib.experiments.runs import Outcome, finished_run, run_unit
@@ -113,7 +114,7 @@ def run_units(
     count = default_workers() if workers is None else workers
     if scheduler is None and count == 0:
         share = threads or usable_cores()
-        tell(Site(f"in this process, {_threads(share)}", 1, share, socket.gethostname()))
+        tell(Site(f"in this process, {counted(share, 'thread')}", 1, share, socket.gethostname()))
         yield from _one_by_one(units, place, share, replaced)
         return
     # No worker more than there are runs to share out.
@@ -218,7 +219,7 @@ def _connected(scheduler: str | None, workers: int, threads: int | None) -> Iter
             try:
                 with Client(cluster, set_as_default=False) as client:
                     _start_workers(cluster, client, workers)
-                    text = f"on {workers} {_noun('worker', workers)} of this machine, {_threads(share)} each"
+                    text = f"on {counted(workers, 'worker')} of this machine, {counted(share, 'thread')} each"
                     yield client, Site(text, workers, share, socket.gethostname())
             finally:
                 _end(cluster, nannies)
@@ -319,17 +320,9 @@ def _shared_out(client: Client, address: str, threads: int | None) -> Site:
     cores = client.run(usable_cores)
     share = threads or min(max(1, cores[name] // slots[facts["host"]]) for name, facts in workers.items())
     count = sum(slots.values())
-    where = f"{len(workers)} {_noun('worker', len(workers))} of {len(slots)} {_noun('machine', len(slots))}"
-    text = f"on {where} at {address}, {count} {_noun('run', count)} at once, {_threads(share)} each"
+    where = f"{counted(len(workers), 'worker')} of {counted(len(slots), 'machine')}"
+    text = f"on {where} at {address}, {counted(count, 'run')} at once, {counted(share, 'thread')} each"
     return Site(text, count, share, "")
-
-
-def _threads(count: int) -> str:
-    return f"{count} {_noun('thread', count)}"
-
-
-def _noun(noun: str, count: int) -> str:
-    return noun if count == 1 else f"{noun}s"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from rsovlib.experiments.matrix import Unit
-from rsovlib.experiments.progress import Remaining, Teller, round_duration, short_labels
+from rsovlib.experiments.progress import Remaining, Teller, short_labels
 from rsovlib.experiments.runs import Outcome
 from rsovlib.experiments.scheduler import Site
 
@@ -151,19 +151,3 @@ def test_lines_without_a_bar(tmp_path):
         "[2/3] failed    table  seed 1  In [2]: x: NameError: x   about 2 min left",
         "[3/3] finished  table  seed 2   8.2 s",
     ]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.04, "0.0 s"),
-        (9.94, "9.9 s"),
-        (9.96, "10 s"),
-        (99.4, "99 s"),
-        (99.6, "2 min"),
-        (3599, "1 h"),
-        (7800, "2 h 10 min"),
-    ],
-)
-def test_durations(seconds, text):
-    assert round_duration(seconds) == text
