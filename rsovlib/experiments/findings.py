@@ -7,8 +7,9 @@ The findings themselves stand in ``findings_sdci`` and ``findings_mmovseg``; the
 from __future__ import annotations
 
 import html
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -63,11 +64,21 @@ class Finding:
 
     def _repr_html_(self) -> str:
         text = [html.escape(part) for part in (self.claim, self.outcome, self.because, self.where)]
-        table = self.frame().to_html(float_format=lambda number: f"{number:.10g}")
+        from rsovlib.plots import page_table
+
+        frame = self.frame()
+        numbers = [name for name in frame.select_dtypes("number") if (frame[name].dropna() % 1 != 0).any()]
+        table = page_table(frame, {name: _decimals(frame[name].dropna().tolist()) for name in numbers}).to_html()
         return (
             f'<div style="max-width: 70em"><p><b>Claim.</b> {text[0]}<br><b>Found: {text[1]}.</b> {text[2]}<br>'
             f'<span style="color: #555">{text[3]}</span></p>{table}</div>'
         )
+
+
+def _decimals(numbers: Sequence[float]) -> int:
+    """So many that the smallest number has two digits: 2 for percents, up to 5 for small shares."""
+    smallest = min((abs(number) for number in numbers if number), default=1.0)
+    return min(5, max(2, 1 - math.floor(math.log10(smallest))))
 
 
 def findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:

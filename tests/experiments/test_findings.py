@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -60,7 +62,9 @@ def test_outcomes_and_evidence(make, expected):
         assert len(one.frame()) == len(one.evidence) > 0
         assert one.claim.endswith(".")
         assert one.because.endswith(".")
-        assert "<table" in one._repr_html_()
+        cells = re.findall(r"<td[^>]*>(.*?)</td>", one._repr_html_(), re.S)
+        assert len(cells) == one.frame().size
+        assert not {"nan", "None", "-0", "True", "False"} & set(cells), "a page for people"
         assert "nan" not in repr(one)
     assert list(findings_frame(found).index) == list(expected)
 
@@ -127,3 +131,14 @@ def test_panels_of_a_pair():
     small = np.asarray(Image.fromarray(aligned).resize((64, 64), Image.Resampling.BOX), float)[..., 0]
     assert np.corrcoef(small.ravel(), released[:64, :64, 0].ravel())[0, 1] > 0.95
     assert distance.shape == (384, 384)
+
+
+def test_evidence_has_as_many_decimals_as_its_smallest_number_needs():
+    def cells(*numbers: float) -> list[str]:
+        rows = tuple({"row": str(index), "number": number} for index, number in enumerate(numbers))
+        one = Finding("a", "A.", "holds", "B.", rows, "here")
+        return re.findall(r"<td[^>]*>(.*?)</td>", one._repr_html_(), re.S)
+
+    assert cells(41.401, 40.41, 0.0) == ["41.40", "40.41", "0.00"]
+    assert cells(1.0, 0.00079) == ["1.00000", "0.00079"]
+    assert cells(1.0, 11.0) == ["1", "11"]

@@ -18,8 +18,10 @@ from rsovlib.experiments.sdci.flops import (
     flops_of,
     meta_clip,
     meta_dino,
+    native_frame,
     parts_frame,
     record_flops,
+    two_numbers,
 )
 
 
@@ -109,6 +111,16 @@ def test_wrong_questions():
     ):
         with pytest.raises(InputError):
             wrong()
+
+
+def test_tables_of_counts_for_people():
+    count = FlopCount("sclip", "native", "somehow", (Part("a", 1.5),), "the rest", 0.0)
+    assert native_frame({"SCLIP": count}).loc["SCLIP", "not counted"] == "the rest"
+    assert parts_frame([count]).index[0] == ("SCLIP", "a"), "as the paper calls it"
+    both = [Explained("x", 3.0, count, "Table 1"), Explained("x", 1.0, count, "text"), Explained("y", 2.0, count)]
+    frame = two_numbers(both)
+    assert list(frame.index) == ["x"]
+    assert frame.loc["x", "difference"] == 2.0
 
 
 def test_a_printed_number_is_explained_in_one_sentence(monkeypatch: pytest.MonkeyPatch):

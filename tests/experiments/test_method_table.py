@@ -270,8 +270,24 @@ def test_costs_are_drawn_with_what_they_are(monkeypatch: pytest.MonkeyPatch) -> 
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend[:2] == ["1  SCLIP", "2  CorrCLIP"]
     assert "CASS" not in " ".join(legend), "nothing is drawn that was not measured"
+    place = {
+        "paper": "sdci",
+        "table": "t",
+        "profile": "embedded",
+        "row": "SCLIP",
+        "column": "one image",
+        "dataset": "x",
+    }
+    recorded = [
+        make_row(place | {"metric": "latency", "value": 0.2, "low": 0.1, "high": 0.3, "unit": "s", "note": "a range"}),
+        make_row(place | {"metric": "energy", "value": None, "unit": "Wh", "note": "not measured: no codecarbon"}),
+    ]
+    own = cost_accuracy.costs_frame(recorded)
+    assert own.index.name == "SCLIP"
+    assert list(own.loc["latency"]) == [0.2, 0.1, 0.3, "s", ""]
+    assert own.loc["energy", "to know"] == "not measured: no codecarbon"
     frame = points_frame(points)
-    assert frame.loc["SCLIP", "on the front"] == "yes"
+    assert frame.loc["SCLIP", "on the front (latency)"] == "yes"
     assert frame.loc["CASS", "mIoU (percent) [95 %]"] == "not measured yet"
     assert cost_accuracy.full_size_gflops("vanilla") == cost_accuracy.full_size_gflops("maskclip")
     assert cost_accuracy.full_size_gflops("sdci-v3") is None

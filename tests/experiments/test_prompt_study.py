@@ -19,6 +19,7 @@ from rsovlib.experiments.sdci.prompt_study import (
     most_moved_tile,
     moved_share,
     one_word_wordings,
+    printed_miou,
     record_wordings,
     wording_scores,
     wordings_frame,
@@ -97,7 +98,10 @@ def test_the_study_of_a_method_that_can_be_foreseen(tiles: LabelledTiles, monkey
     frame = exchanges_frame(scores)
     assert frame.loc["b: void", "its own IoU"].startswith("-100.0")
     assert frame.loc["c: class 2", "most changed other class"].startswith("a +")
-    assert wordings_frame([scores]).loc["GID", "Set of Gen"].startswith("100.0 [100.0, 100.0]")
+    assert wordings_frame([scores]).loc["GID", ("Set of Gen", "here")].startswith("100.0 [100.0, 100.0]")
+    printed = {wording: printed_miou("GID", wording) for wording in ("Ori", "Gen", "Set of Gen")}
+    assert printed == {"Ori": 59.59, "Gen": 66.40, "Set of Gen": 64.10}
+    assert printed_miou("Potsdam", "Set of Gen") is None
     assert words_frame([scores]).loc[("GID", "c"), "Set of Gen"] == "class 2, nothing"
 
     recorded = []

@@ -102,6 +102,8 @@ def test_effects_are_what_two_runs_give(measured):
     assert effect.changed.low <= effect.changed.value <= effect.changed.high
     assert effect.difference.value == pytest.approx(effect.miou - readings.base("official").value)
     assert effect.to == "paper"
+    assert effect.setting == "value_path = values"
+    assert effects["official", ALL].setting.endswith(" settings")
     assert effects["paper", "D25"].to == "official"
     assert effects["official", ALL].difference.value == pytest.approx(
         readings.base("paper").value - readings.base("official").value
@@ -123,6 +125,7 @@ def test_tables_plots_and_rows(measured):
     table = effects_table(effects)
     assert len(table) == len(effects)
     assert table.loc[("from official", "D07"), "pixels changed (%)"] == 0
+    assert list(table.index.get_level_values("side")) == ["from official"] * 4 + ["from paper"] * 3
     figure = plot_readings(effects)
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert [label[:3] for label in labels] == ["D07", "D10", "D25"]

@@ -59,31 +59,30 @@ class CafViews:
     branches: dict[str, BranchView]
 
     def plot(self) -> Picture:
-        """A row a branch: both attentions of the marked pixel, and the class's scores without and with the other's."""
+        """A row a branch: both attentions of the marked pixel, and the class's scores without and with the other's.
+
+        The image and the truth stand below, with the same mark.
+        """
         name = self.names[self.shown]
         truth = self.subject.labels
-        first = {
-            "DINO": Panel("image", self.subject.image, marks=(self.point,)),
-            "CLIP": Panel("image", self.subject.image) if truth is None else Panel("truth", truth, marks=(self.point,)),
-        }
         panels: list[Panel] = []
         for letter, branch, other in (("a", "DINO", "CLIP"), ("b", "CLIP", "DINO")):
             view = self.branches[branch]
             panels += [
-                first[branch],
                 *self._attention(
-                    view, f"({letter}) {branch}'s own attention of +", f"({letter}) {other}'s, carried here"
+                    view, f"({letter}) {branch}'s own\nattention of +", f"({letter}) {other}'s,\ncarried here"
                 ),
                 *self._scores(
                     view,
-                    f"({letter}) {branch}'s score of {name}:\nown attention only",
-                    f"({letter}) {branch}'s score of {name}:\nwith {other}'s, too (CAF)",
+                    f"({letter}) {branch}'s {name}:\nown attention only",
+                    f"({letter}) {branch}'s {name}:\nwith {other}'s, too (CAF)",
                 ),
             ]
+        panels.append(Panel("image", self.subject.image, marks=(self.point,)))
+        if truth is not None:
+            panels.append(Panel("truth", truth, marks=(self.point,)))
         classes = self.subject.classes if self.subject.labels is not None else ()
-        return plot_panels(
-            panels, classes, sides=self.subject.image.shape[:2], gsd=self.subject.gsd, columns=5, cell=2.8
-        )
+        return plot_panels(panels, classes, sides=self.subject.image.shape[:2], gsd=self.subject.gsd, columns=4)
 
     def record(self) -> None:
         """Hand :meth:`separation` over as result rows."""
@@ -93,7 +92,7 @@ class CafViews:
         """Both attentions of the marked pixel on one scale, which the pixel's own weight doesn't decide."""
         maps = (view.own, view.other)
         top = max(float(np.percentile(values, 99.5)) for values in maps)
-        unit = "attention (multiples of uniform)"
+        unit = "multiples of uniform"
         return [
             Panel(title, values, unit, (0.0, top), marks=(self.point,))
             for title, values in zip(titles, maps, strict=True)
@@ -103,6 +102,25 @@ class CafViews:
         """The class's scores, each on its own scale: CAF adds a second sum, and so raises them all."""
         maps = (view.alone[self.shown], view.fused[self.shown])
         return [Panel(title, values, "score", marks=(self.point,)) for title, values in zip(titles, maps, strict=True)]
+
+    def says(self, least: float = 0.5) -> str:
+        """For how many classes CAF raises and lowers :meth:`separation` in each branch, as a sentence.
+
+        Args:
+            least: points below which a change isn't counted.
+        """
+        table = self.separation()
+        if table.empty:
+            return "Without the truth nothing can be said of the classes."
+        sentences = []
+        for branch in self.branches:
+            change = table[f"{branch} with CAF (%)"] - table[f"{branch} alone (%)"]
+            up = [f"{name} ({value:+.1f})" for name, value in change.items() if value >= least]
+            down = [f"{name} ({value:+.1f})" for name, value in change.items() if value <= -least]
+            sentences.append(
+                f"{branch}'s branch: CAF helps {', '.join(up) or 'no class'}, and harms {', '.join(down) or 'none'}"
+            )
+        return f"{'. '.join(sentences)}; changes of less than {least:g} points aren't counted."
 
     def separation(self) -> pd.DataFrame:
         """How well each branch's map of a class separates its pixels from all others, in percent; needs the truth.

@@ -123,12 +123,27 @@ def points_frame(points: Sequence[CostPoint]) -> pd.DataFrame:
             "mIoU (percent) [95 %]": "not measured yet"
             if point.miou is None
             else f"{point.miou.value:.1f} [{point.miou.low:.1f}, {point.miou.high:.1f}]",
-            "on the front": "yes" if point.row in best else "",
+            "on the front (latency)": "yes" if point.row in best else "",
             "stand-in": point.stand_in,
         }
         for point in points
     }
-    return pd.DataFrame(rows).T
+    return pd.DataFrame(rows).T.rename_axis("method")
+
+
+def costs_frame(rows: Iterable[ResultRow]) -> pd.DataFrame:
+    """One method's recorded costs for people: value, range and unit, and why one is missing."""
+    shown = {
+        row.metric: {
+            "value": row.value,
+            "from": row.low,
+            "to": row.high,
+            "unit": row.unit,
+            "to know": "" if row.value is not None and row.low is not None else row.note,
+        }
+        for row in rows
+    }
+    return pd.DataFrame(shown).T.rename_axis(next(iter({row.row for row in rows}), ""))
 
 
 def front(points: Mapping[str, tuple[float, float]]) -> set[str]:
@@ -156,7 +171,7 @@ def draw_points(points: Sequence[CostPoint], title: str = "") -> Picture:
     costs = {
         "latency (s an image)": {point.row: point.costs.latency for point in scored},
         "GFLOP an image, these models": {point.row: point.costs.flops / 1e9 for point in scored},
-        "GFLOP for 512 x 512 pixels, full-size networks": {
+        "GFLOP for 512 x 512 pixels,\nfull-size networks": {
             point.row: point.full_gflops for point in scored if point.full_gflops is not None
         },
     }

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +85,7 @@ class ClassMaps:
             known = f"\nmIoU {scores['mIoU (%)'][name]:.1f} %" if self.subject.labels is not None else ""
             panels.append(Panel(f"{name}{known}", labels))
         if self.subject.labels is not None:
-            panels.append(Panel("truth" + ("\n" if len(self.maps) else ""), self.subject.labels))
+            panels.append(Panel("truth", self.subject.labels))
         return plot_panels(panels, self.subject.classes, gsd=self.subject.gsd, columns=columns, title=title)
 
     def record(self) -> None:
@@ -152,7 +153,7 @@ class BoundaryObservation:
         ]
         if truth is not None:
             panels.append(Panel("(d) truth", truth))
-        return plot_panels(panels, self.subject.classes, gsd=self.subject.gsd, columns=5)
+        return plot_panels(panels, self.subject.classes, gsd=self.subject.gsd, columns=3)
 
 
 def boundary_observation(subject: Subject, segmenter: Any, name: str, config: SDCIConfig) -> BoundaryObservation:
@@ -221,6 +222,35 @@ def maps_by_rung(subject: Subject, segmenters: Mapping[str, SDCI]) -> ClassMaps:
     for name, other in others:
         maps[f"{whole} ({name})"] = other(subject.image, subject.classes).labels
     return ClassMaps(subject, maps, {})
+
+
+def steps_of_figure5(scores: pd.DataFrame) -> pd.DataFrame:
+    """Whether what the paper says of its Figure 5 holds at each step: noise suppressed, boundaries clearer.
+
+    Args:
+        scores: of :func:`maps_by_rung`; the maps of the whole method (one or two) each come after + BCDR.
+
+    Returns:
+        A row a step: regions and boundary F1 before and after, and yes or no; empty without the truth.
+    """
+    if "boundary F1 (%)" not in scores:
+        return pd.DataFrame()
+    names = [str(name) for name in scores.index if name != "truth"]
+    whole = [name for name in names if name.startswith("+ CSCP")]
+    steps = [name for name in names if name not in whole]
+    pairs = [*itertools.pairwise(steps), *((steps[-1], name) for name in whole)]
+    rows = {}
+    for before, after in pairs:
+        first, second = scores.loc[before], scores.loc[after]
+        rows[after] = {
+            "regions": f"{first['connected regions']:.0f} → {second['connected regions']:.0f}",
+            "noise suppressed": bool(second["connected regions"] < first["connected regions"]),
+            "boundary F1 (%)": f"{first['boundary F1 (%)']:.1f} → {second['boundary F1 (%)']:.1f}",
+            "boundaries clearer": bool(second["boundary F1 (%)"] > first["boundary F1 (%)"]),
+            "mIoU (%)": f"{first['mIoU (%)']:.1f} → {second['mIoU (%)']:.1f}",
+            "mIoU rises": bool(second["mIoU (%)"] > first["mIoU (%)"]),
+        }
+    return pd.DataFrame(rows).T.rename_axis("step")
 
 
 def record_table(table: pd.DataFrame) -> None:

@@ -49,7 +49,7 @@ def _averages(found: Mapping[str, Relation]) -> Finding:
         "averages",
         "The column of averages is the mean of a row's nine numbers.",
         "does not hold" if wrong else "holds",
-        f"{len(checked) - len(wrong)} of {len(checked)} rows agree; for {places(wrong)} the nine numbers give "
+        f"{len(checked) - len(wrong)} of {len(checked)} rows agree; not {places(wrong)}: the nine numbers give "
         f"{wrong[0].computed:.2f}, and the printed {wrong[0].printed:.2f} is the row's number on iSAID ({isaid}).",
         tuple(relation_row(one) for one in checked),
         "Table 1",

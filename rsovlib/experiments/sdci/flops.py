@@ -15,7 +15,7 @@ A number depends on how a method is run, so two settings are counted (see :mod:`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -211,8 +211,8 @@ def explanation_frame(explained: Iterable[Explained]) -> pd.DataFrame:
                 "method": one.row,
                 "printed in": one.where,
                 "printed (GFLOP)": one.printed,
-                "counted (GFLOP)": round(one.count.gflops, 1),
-                "deviation (%)": round(100 * one.deviation, 2),
+                "counted (GFLOP)": one.count.gflops,
+                "deviation (%)": 100 * one.deviation,
                 "verdict": one.verdict,
                 "setting that comes closest": one.count.configuration,
                 "not counted": one.count.missing,
@@ -226,12 +226,42 @@ def parts_frame(counts: Iterable[FlopCount]) -> pd.DataFrame:
     """The parts of several counts below each other."""
     import pandas as pd
 
+    names = {method: row for row, method in TABLE1_METHODS.items()}
     rows = [
-        {"method": count.method, "part": part.name, "GFLOP": round(part.gflops, 2), "why": part.why}
+        {
+            "method": names.get(count.method, count.method),
+            "part": part.name,
+            "GFLOP": round(part.gflops, 2),
+            "why": part.why,
+        }
         for count in counts
         for part in count.parts
     ]
     return pd.DataFrame(rows).set_index(["method", "part"])
+
+
+def native_frame(counts: Mapping[str, FlopCount]) -> pd.DataFrame:
+    """Row of the table -> count in the authors' setting, as a table."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            row: {"GFLOP": count.gflops, "setting": count.configuration, "not counted": count.missing}
+            for row, count in counts.items()
+        }
+    ).T.rename_axis("method")
+
+
+def two_numbers(explained: Iterable[Explained]) -> pd.DataFrame:
+    """The rows that have one number in the text and another one in the table, and by how much they differ."""
+    import pandas as pd
+
+    found: dict[str, dict[str, float]] = {}
+    for one in explained:
+        found.setdefault(one.row, {})[one.where] = one.printed
+    rows = {row: numbers for row, numbers in found.items() if {"text", "Table 1"} <= set(numbers)}
+    frame = pd.DataFrame(rows).T[["Table 1", "text"]].rename_axis("GFLOP")
+    return frame.assign(difference=frame["Table 1"] - frame["text"])
 
 
 def record_flops(

@@ -25,6 +25,7 @@ from rsovlib.data.classes import ClassPrompt, parse_classes
 from rsovlib.experiments.sdci.wordings import labels_of_windows, parse_wordings
 from rsovlib.metrics import SegmentationMetrics
 from rsovlib.plots import Picture
+from rsovlib.plots.page import TITLE
 from rsovlib.segmenters import SDCI, ValuePath
 from rsovlib.segmenters.images import RGB, as_rgb, enlarge
 from rsovlib.segmenters.sdci import SDCIFeatures
@@ -179,5 +180,5 @@ def plot_ladder(table: pd.DataFrame, title: str = "") -> Picture:
     axes.set_xlabel("mIoU (percent)")
     axes.spines[["top", "right"]].set_visible(False)
     if title:
-        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_title(title, loc="left", fontsize=TITLE)
     return figure

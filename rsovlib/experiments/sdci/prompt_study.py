@@ -16,6 +16,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from rsovlib.experiments.labelled import LabelledTiles
+from rsovlib.experiments.papers import paper_table
 from rsovlib.experiments.results import record
 from rsovlib.experiments.sdci.ablation import percent, tile_meter
 from rsovlib.experiments.sdci.ladder import IGNORED
@@ -169,19 +170,25 @@ def single_exchanges(scores: WordingScores) -> list[str]:
 
 
 def wordings_frame(studies: Sequence[WordingScores]) -> pd.DataFrame:
-    """Mean IoU in percent with interval, and the paired change against Ori in points: a row a dataset."""
-    rows = {}
+    """A row a dataset: mean IoU in percent and the paired change against Ori in points, and what the paper printed."""
+    rows: dict[str, dict[tuple[str, str], str | float | None]] = {}
     for scores in studies:
-        cells = {}
+        cells = rows.setdefault(scores.title, {})
         for wording in PROMPT_SETS:
             value = percent(confidence_interval(scores.meters[wording], resamples=RESAMPLES))
-            text = f"{value.value:.1f} [{value.low:.1f}, {value.high:.1f}]"
+            cells[wording, "here"] = f"{value.value:.1f} [{value.low:.1f}, {value.high:.1f}]"
             if wording != REFERENCE:
-                change = mean_change(scores, wording)
-                text += f"  {change.value:+.1f} [{change.low:.1f}, {change.high:.1f}]"
-            cells[wording] = text
-        rows[scores.title] = cells
-    return pd.DataFrame(rows).T.rename_axis("mIoU [95 %]  change against Ori")
+                cells[wording, "against Ori"] = _signed(mean_change(scores, wording))
+            cells[wording, "paper"] = printed_miou(scores.title, wording)
+    return pd.DataFrame(rows).T
+
+
+def printed_miou(title: str, wording: str) -> float | None:
+    """SDCI-v2's mean IoU in the paper, percent: Table 1 for Ori and Gen, Table 2 for GID's Set of Gen."""
+    if wording == "Set of Gen":
+        return paper_table("sdci", "table2").value("+ CSCP (DINO-v2)", "set_of_gen") if title == "GID" else None
+    table, column = paper_table("sdci", "table1"), f"{title} {wording.lower()}"
+    return table.value("SDCI-v2", column) if column in table.columns else None
 
 
 def words_frame(studies: Sequence[WordingScores]) -> pd.DataFrame:
@@ -225,7 +232,7 @@ def exchanges_frame(scores: WordingScores) -> pd.DataFrame:
             "most changed other class": f"{most} {there[most]:+.1f}" if most else "",
             "pixels that move (%)": round(100 * moved_share(scores, wording), 1),
         }
-    return pd.DataFrame(rows).T.rename_axis(f"{scores.title}: Ori, but for one class (points) [95 %]")
+    return pd.DataFrame(rows).T.rename_axis("class: its new words")
 
 
 def moved_share(scores: WordingScores, wording: str) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from dataclasses import fields as fields_of
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ class Effect:
         side: the reading that everything else has: ``"official"`` or ``"paper"``.
         entry: id of the entry, or :data:`ALL`.
         to: the reading that it was switched to.
+        setting: what that changes in the configuration, in words.
         miou: with the switch, a fraction.
         difference: of the mean IoU, with the switch minus without, a fraction; paired over the tiles.
         p: two-sided, of exchanging both in random tiles.
@@ -49,6 +51,7 @@ class Effect:
     side: str
     entry: str
     to: str
+    setting: str
     miou: float
     difference: Interval
     p: float
@@ -96,8 +99,9 @@ class Readings:
                 counts = np.array(self.changed[side, name])
                 share = bootstrap(counts, lambda totals: totals[:, 0] / totals[:, 1])
                 value = meter.compute()["miou"]
+                setting = changed_settings(self.configs[side, ""], self.configs[side, name])
                 found.append(
-                    Effect(side, name, self.to[side, name], value, tested.difference, tested.p_exchange, share)
+                    Effect(side, name, self.to[side, name], setting, value, tested.difference, tested.p_exchange, share)
                 )
         return found
 
@@ -155,13 +159,24 @@ def register_table(entries: Sequence[Entry] = REGISTER) -> pd.DataFrame:
             "item": one.what,
             "paper": one.paper,
             "program": one.official,
-            "kind": KINDS[one.kind],
+            "kind": _SHORT[one.kind],
             "switch to the paper's": ", ".join(f"{name}={value!r}" for name, value in one.to_paper.items()),
             "to know": one.reason,
         }
         for one in entries
     }
     return pd.DataFrame(rows).T.rename_axis("entry")
+
+
+_SHORT = {"differ": "they differ", "silent": "paper silent", "agree": "no two readings", "elsewhere": "no setting"}
+
+
+def changed_settings(before: SDCIConfig, after: SDCIConfig) -> str:
+    """The fields of a configuration that differ from another one's, as ``"tau = 7.0"``; more than three are counted."""
+    changed = [one.name for one in fields_of(SDCIConfig) if getattr(before, one.name) != getattr(after, one.name)]
+    if len(changed) > 3:
+        return f"{len(changed)} settings"
+    return ", ".join(f"{name} = {getattr(after, name)}" for name in changed)
 
 
 def holm(p: Sequence[float]) -> npt.NDArray[np.float64]:
@@ -182,15 +197,16 @@ def effects_table(effects: Sequence[Effect]) -> pd.DataFrame:
     for effect, p in zip(effects, corrected, strict=True):
         low, value, high = (100 * x for x in (effect.difference.low, effect.difference.value, effect.difference.high))
         rows[f"from {effect.side}", effect.entry] = {
-            "switched to": effect.to,
-            "mIoU (%)": round(100 * effect.miou, 2),
-            "difference (points)": round(value, 2),
-            "95 %": f"[{low:+.2f}, {high:+.2f}]",
-            "p": round(effect.p, 4),
-            "p (Holm)": round(float(p), 4),
-            "pixels changed (%)": round(100 * effect.changed.value, 2),
+            "switched to": effect.setting,
+            "mIoU (%)": 100 * effect.miou,
+            "difference (points)": f"{value:+.2f} [{low:.2f}, {high:.2f}]",
+            "p": effect.p,
+            "p (Holm)": float(p),
+            "pixels changed (%)": 100 * effect.changed.value,
         }
-    return pd.DataFrame(rows).T.rename_axis(["side", "entry"])
+    # Both bases before the one that switches all at once.
+    order = sorted(rows, key=lambda key: (SIDES.index(key[0].removeprefix("from ")), key[1] == ALL))
+    return pd.DataFrame.from_dict({key: rows[key] for key in order}, orient="index").rename_axis(["side", "entry"])
 
 
 def plot_readings(effects: Sequence[Effect], names: Mapping[str, str] | None = None) -> Picture:

@@ -150,9 +150,9 @@ class Sweep:
         rows = {}
         for axis, value in self.one_at_a_time():
             interval = self.difference(self.with_values(**{axis.name: value}))
+            low, middle, high = (100 * number for number in (interval.low, interval.value, interval.high))
             rows[axis.symbol, f"{value:g}"] = {
-                "difference (points)": round(100 * interval.value, 2),
-                "95 %": f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]",
+                "difference (points)": f"{middle:+.2f} [{low:.2f}, {high:.2f}]",
                 "differs": self.differs(self.with_values(**{axis.name: value})),
             }
         return pd.DataFrame(rows).T.rename_axis(["parameter", "value"])
