@@ -39,6 +39,24 @@ def like(array: np.ndarray[Any, Any], reference: object) -> Any:
     return torch.from_numpy(np.ascontiguousarray(array)).to(reference.device)  # type: ignore[attr-defined]
 
 
+def plain(array: np.ndarray[Any, Any], kind: Any) -> bool:
+    """Whether compiled code takes the array as it is: of this type, contiguous, aligned, writable.
+
+    It would take others too, but be compiled once more for each.
+    """
+    return bool(array.dtype == kind and array.flags.carray)
+
+
+def all_finite(array: np.ndarray[Any, Any]) -> bool:
+    """Whether no value of a (K, H, W) array is NaN or infinite."""
+    if plain(array, np.float32) or plain(array, np.float64):
+        from rsovlib.kernels._rows_numba import finite
+
+        return bool(finite(array.reshape(-1)))
+    # Class by class: of a whole scene in a memory map, not even a byte a value should be held.
+    return all(bool(np.isfinite(layer).all()) for layer in array)
+
+
 def require(condition: bool, sentence: str) -> None:
     """Raise :class:`~rsovlib.errors.InputError` with ``sentence`` unless ``condition`` holds."""
     if not condition:

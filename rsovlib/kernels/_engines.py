@@ -1,26 +1,25 @@
-"""Back ends of the dual solver: each holds the state of one image and knows five verbs.
+"""Back ends of the dual solver on a CPU: each holds the state of one image and knows five verbs.
 
 ``iterate`` runs accelerated steps, ``evaluate`` gives the duality gap and the dual energy and may sharpen the step,
-``safe_step`` sets it back, ``primal`` and ``result`` hand out Q(y) and y.  The loop that drives them is in
-:mod:`rsovlib.kernels._ascent`.
+``safe_step`` sets it back, ``primal`` gives Q(y), and ``result`` all that is known at the end.  The loop that drives
+them is in :mod:`rsovlib.kernels._ascent`.
 """
 
 from __future__ import annotations
 
-import threading
 from typing import Any, Protocol
 
 import numpy as np
 
-from rsovlib.kernels._arrays import require
-from rsovlib.kernels._curvature import LOCAL_GAIN, LOCAL_SHIFT, curvature, logit_shift
-from rsovlib.kernels._problem import DualField, Problem, adjoint_rows
+from rsovlib.kernels._arrays import all_finite, require
+from rsovlib.kernels._compiled import answer, run, softmax_rows, take_start
+from rsovlib.kernels._curvature import LEAST_CURVATURE, LOCAL_GAIN, LOCAL_SHIFT, curvature, logit_shift
+from rsovlib.kernels._problem import DualField, Problem, adjoint_rows, certificate
 
 # Bytes of cache that the rows of one pass may take. More than a core's own still pays: the next level beats memory.
 _CACHE = 2**22
 
-# Numba's simplest threading layer must not be entered from two threads at once.
-_PARALLEL_REGION = threading.Lock()
+_NOT_FINITE = "warm_start must hold finite values."
 
 
 class Engine(Protocol):
@@ -44,73 +43,44 @@ class Engine(Protocol):
     def primal(self) -> Any:
         """Q(y), (K, H, W)."""
 
-    def result(self) -> tuple[Any, DualField]:
-        """Q(y) and y; the last call, as it lets go of what only more iterations would need."""
-
 
 class NumbaEngine:
-    """The fused sweep; state in (H, K, W)."""
+    """The fused sweep; state in (H, K W)."""
 
     def __init__(self, problem: Problem, kind: Any, step: str, threads: int, start: DualField | None) -> None:
+        from rsovlib.kernels import _curvature_numba, _dual_numba
+
         self.problem = problem
-        self.threads = threads
+        self.kernels, self.curvature = _dual_numba, _curvature_numba
         classes, height, width = problem.shape
         self.kind = np.dtype(kind).type
-        shift = logit_shift(problem)
-        self.base = np.empty((height, classes, width), kind)
-        self.reach = np.empty((height, classes, width), kind)
         self.diagonal = step == "diagonal"
-        # sum_p logsumexp(b / a)
-        self.log_base = sum(self._prepare(*band, shift) for band in problem.bands())
+        self.depth = _pass_depth(classes * width * np.dtype(kind).itemsize)
+        self.split(max(1, min(threads, height)))
         self.bound_x = np.zeros((height, width), kind)
         self.bound_x[:, :-1] = problem.bound_x
         self.bound_y = np.zeros((height, width), kind)
         self.bound_y[:-1] = problem.bound_y
-        self.yx, self.yy, self.zx, self.zy = (np.zeros((height, classes, width), kind) for _ in range(4))
+        self.inverse = self.kind(1 / problem.a)
+        self.base, self.reach = np.empty((height, classes * width), kind), np.empty((height, classes * width), kind)
+        self.log_base = softmax_rows(problem, self.base, self.chunks)
+        self.safe_step(1.0)
+        make = np.zeros if start is None else np.empty
+        self.yx, self.yy, self.zx, self.zy = (make((height, classes * width), kind) for _ in range(4))
         self.foreseen = 0.0
         if start is not None:
-            self.yx[:, :, :-1] = np.clip(start.x.transpose(1, 0, 2), *_box(problem.bound_x[:, None]))
-            self.yy[:-1] = np.clip(start.y.transpose(1, 0, 2), *_box(problem.bound_y[:, None]))
-            self.zx[:], self.zy[:] = self.yx, self.yy
-        from rsovlib.kernels import _dual_numba
-
-        self.kernels = _dual_numba
-        self.coefficients = _dual_numba.coefficients(kind, problem.a)
-        # The polynomial is accurate for |u| <= 1, and only float32 is as coarse as the polynomial.
-        self.short = bool(np.dtype(kind) == np.float32 and float(shift.max()) <= 1.0)
-        self.depth = _pass_depth(classes * width * self.base.itemsize)
-        self.split(max(1, min(threads, height)))
+            finite_x = take_start(problem, start.x, self.bound_x, self.yx, self.zx)
+            finite_y = take_start(problem, start.y, self.bound_y, self.yy, self.zy)
+            require(finite_x and finite_y, _NOT_FINITE)
         self.gaps, self.logs = np.zeros(height), np.zeros(height)
-        self.inverse = self.kind(1 / problem.a)
+        self.local = np.array([np.exp(2 * LOCAL_SHIFT), LOCAL_GAIN * problem.a / 8, LEAST_CURVATURE], kind)
 
     def split(self, chunks: int) -> None:
         """Share the rows among so many threads."""
         self.chunks = chunks
         classes, _, width = self.problem.shape
         kept = 2 * self.depth if chunks > 1 else 0
-        self.halos = np.empty((chunks, kept, 4, classes, width), self.kind)
-
-    def _prepare(self, top: int, bottom: int, shift: np.ndarray[Any, Any]) -> float:
-        """The constants of some rows: softmax(b / a) and the step; gives the sum of the log-normalisers."""
-        logits = self.problem.linear(top, bottom, self.kind)
-        logits *= self.kind(1 / self.problem.a)
-        peak = logits.max(axis=0)
-        logits -= peak
-        np.exp(logits, out=logits)
-        total = logits.sum(axis=0)
-        logits /= total
-        self.base[top:bottom] = logits.transpose(1, 0, 2)
-        self._safe_rows(top, bottom, logits, shift, 1.0)
-        return float((np.log(total, dtype=np.float64) + peak).sum())
-
-    def _safe_rows(
-        self, top: int, bottom: int, base: np.ndarray[Any, Any], shift: np.ndarray[Any, Any], share: float
-    ) -> None:
-        if self.diagonal:
-            bound = curvature(base, shift[top:bottom])
-            self.reach[top:bottom] = (self.kind(share * self.problem.a / 8) / bound).transpose(1, 0, 2)
-        else:
-            self.reach[top:bottom] = share * self.problem.a / 4
+        self.halos = np.empty((chunks, kept, 4, classes * width), self.kind)
 
     def iterate(self, thetas: np.ndarray[Any, Any], following: float = 0.0) -> None:
         """See :class:`Engine`."""
@@ -119,59 +89,57 @@ class NumbaEngine:
             self.zx[:], self.zy[:] = self.yx, self.yy
         self.foreseen = following
         state = (self.base, self.reach, self.yx, self.yy, self.zx, self.zy, self.bound_x, self.bound_y)
-        rest = (self.inverse, self.short, self.coefficients, self.halos)
         after = np.append(thetas[1:], following).astype(self.kind)
-        self._run("iterate", after, self.depth, self.chunks, *state, *rest)
+        run(self.kernels, "iterate", self.chunks, after, self.depth, *state, self.inverse, self.short, self.halos)
 
     def evaluate(self, sharpen: bool = False) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """See :class:`Engine`."""
-        return self._evaluate(np.empty((1, 1, 1), self.kind), False, sharpen and self.diagonal)
-
-    def _evaluate(
-        self, out: np.ndarray[Any, Any], keep: bool, sharpen: bool = False
-    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        state = (self.base, self.yx, self.yy, self.bound_x, self.bound_y, self.inverse, self.short, self.coefficients)
-        self._run("evaluate", self.chunks, *state, self.gaps, self.logs, out, keep, self.reach, sharpen)
+        state = (self.base, self.yx, self.yy, self.bound_x, self.bound_y, self.inverse, self.short)
+        steps = (self.reach, sharpen and self.diagonal, self.local)
+        run(self.kernels, "evaluate", self.chunks, *state, self.gaps, self.logs, *steps)
         # numpy adds in a fixed order, so the sums don't depend on the number of threads.
         dual = -self.problem.a * (float(self.logs.sum()) + self.log_base)
         return np.array([self.gaps.sum()]), np.array([dual])
 
-    def _run(self, name: str, *arguments: Any) -> None:
-        if self.chunks == 1:
-            getattr(self.kernels, name + "_serial")(*arguments)
-            return
-        import numba
-
-        with _PARALLEL_REGION:
-            before = numba.get_num_threads()
-            numba.set_num_threads(min(self.chunks, numba.config.NUMBA_NUM_THREADS))
-            try:
-                getattr(self.kernels, name + "_parallel")(*arguments)
-            finally:
-                numba.set_num_threads(before)
-
     def safe_step(self, share: float) -> None:
         """See :class:`Engine`."""
-        shift = logit_shift(self.problem)
-        for top, bottom in self.problem.bands():
-            self._safe_rows(top, bottom, self.base[top:bottom].transpose(1, 0, 2), shift, share)
-
-    def result(self) -> tuple[np.ndarray[Any, Any], DualField]:
-        """See :class:`Engine`."""
-        nothing = np.zeros((0, 0, 0), self.kind)
-        self.zx = self.zy = nothing  # make room for the results
-        return self.primal(), self.field()
+        far = np.empty(len(self.base))
+        bounds = (self.bound_x, self.bound_y, self.inverse)
+        factors = (self.kind(share * self.problem.a / 8), self.kind(LEAST_CURVATURE))
+        run(self.curvature, "safe", self.chunks, self.base, self.reach, *bounds, *factors, far)
+        if not self.diagonal:
+            self.reach[:] = share * self.problem.a / 4  # no eigenvalue of diag(q) - q q^T exceeds 1/2
+        # The polynomial is accurate where no logit moves by more than 1, and only float32 is as coarse as it is.
+        self.short = not far.any() and self.kind == np.float32
 
     def primal(self) -> np.ndarray[Any, Any]:
         """See :class:`Engine`."""
         q = np.empty(self.problem.shape, self.kind)
-        self._evaluate(q, True)
+        answer(self.problem, self.field(), q, self.chunks)
         return q
 
     def field(self) -> DualField:
         """y, channel first."""
-        x = np.ascontiguousarray(self.yx[:, :, :-1].transpose(1, 0, 2))
-        return DualField(x, np.ascontiguousarray(self.yy[:-1].transpose(1, 0, 2)))
+        return DualField(*(np.ascontiguousarray(part) for part in self._parts()))
+
+    def result(self) -> tuple[np.ndarray[Any, Any], DualField, float, float]:
+        """Q(y), y, P(Q(y)) and d(y); the last call, as they take the place of what only more iterations would need."""
+        field = DualField(_moved(self._parts()[0], self.zx), _moved(self._parts()[1], self.zy))
+        q = self.reach.reshape(self.problem.shape)
+        return q, field, *answer(self.problem, field, q, self.chunks)
+
+    def _parts(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Views of y, channel first."""
+        classes, height, width = self.problem.shape
+        x, y = (part.reshape(height, classes, width).transpose(1, 0, 2) for part in (self.yx, self.yy))
+        return x[:, :, :-1], y[:, :-1]
+
+
+def _moved(part: np.ndarray[Any, Any], place: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A contiguous copy of an array in the memory of another, which is lost."""
+    copy = place.reshape(-1)[: part.size].reshape(part.shape)
+    copy[:] = part
+    return copy
 
 
 def _pass_depth(row: int) -> int:
@@ -199,6 +167,7 @@ class NumpyEngine:
         self.x = np.zeros((classes, height, width - 1))
         self.y = np.zeros((classes, height - 1, width))
         if start is not None:
+            require(all_finite(start.x) and all_finite(start.y), _NOT_FINITE)
             self.x, self.y = self._project(start.x.astype(np.float64), start.y.astype(np.float64))
         self.change_x, self.change_y = np.zeros_like(self.x), np.zeros_like(self.y)
 
@@ -245,9 +214,10 @@ class NumpyEngine:
         self.step_x = np.minimum(reach[:, :, 1:], reach[:, :, :-1])
         self.step_y = np.minimum(reach[:, 1:], reach[:, :-1])
 
-    def result(self) -> tuple[np.ndarray[Any, Any], DualField]:
-        """See :class:`Engine`."""
-        return self.primal(), DualField(self.x, self.y)
+    def result(self) -> tuple[np.ndarray[Any, Any], DualField, float, float]:
+        """Q(y), y, P(Q(y)) and d(y)."""
+        q, field = self.primal(), DualField(self.x, self.y)
+        return q, field, *certificate(self.problem, q, field)
 
     def primal(self) -> np.ndarray[Any, Any]:
         """See :class:`Engine`."""

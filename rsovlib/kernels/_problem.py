@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rsovlib.errors import InputError
-from rsovlib.kernels._arrays import require, to_numpy
+from rsovlib.kernels._arrays import all_finite, require, to_numpy
 
 FLOOR = 1e-6  # the official code clamps probabilities here, lest log 0 decide everything
 _BAND_VALUES = 3 * 2**14  # values handled at once where whole maps in float64 would be too large
@@ -113,8 +113,7 @@ def make_problem(
     _check_weights(weights_x, "wx", (height, width - 1))
     _check_weights(weights_y, "wy", (height - 1, width))
     for name, p in (("p_clip", first), ("p_dino", second)):
-        # Sums are infinite or NaN exactly when a value is, unless finite ones overflow: no probabilities then either.
-        if not np.isfinite(p.sum(dtype=np.float64)):
+        if not all_finite(p):
             raise InputError(f"{name} holds NaN or infinite values; it must hold probabilities over its first axis.")
     kind = np.float64 if first.dtype == np.float64 else np.float32
     return Problem(
@@ -124,7 +123,7 @@ def make_problem(
         np.multiply(weights_y, kind(beta), dtype=kind),
         float(lambda_clip),
         float(lambda_dino),
-        float(floor),
+        max(float(floor), float(np.finfo(kind).tiny)),  # less has no accurate logarithm
     )
 
 
@@ -141,7 +140,8 @@ def check_parameters(lambda_clip: float, lambda_dino: float, beta: float, floor:
 
 def _check_weights(weights: np.ndarray[Any, Any], name: str, shape: tuple[int, int]) -> None:
     require(weights.shape == shape, f"{name} must have the shape {shape}, one weight an edge, got {weights.shape}.")
-    if weights.size and not (np.isfinite(weights).all() and weights.min() >= 0):
+    # NaN would be both the least and the largest value, and neither comparison would hold.
+    if weights.size and not (weights.min() >= 0 and weights.max() < np.inf):
         raise InputError(f"{name} must hold finite weights that aren't negative.")
 
 

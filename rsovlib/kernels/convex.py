@@ -34,7 +34,7 @@ from rsovlib.errors import unknown_name
 from rsovlib.kernels._arrays import is_torch, like, require, to_numpy
 from rsovlib.kernels._ascent import Check, Stopping, ascend
 from rsovlib.kernels._engines import NumbaEngine, NumpyEngine
-from rsovlib.kernels._problem import FLOOR, DualField, Problem, certificate, energy, make_problem, relative
+from rsovlib.kernels._problem import FLOOR, DualField, Problem, energy, make_problem, relative
 
 __all__ = ["Check", "CscpResult", "DualField", "cscp_energy", "edge_weights", "solve_cscp"]
 
@@ -105,7 +105,8 @@ def edge_weights(superpixels: Any, w_in: float = 1.0, w_cross: float = 0.1) -> t
     same_x, same_y = labels[:, 1:] == labels[:, :-1], labels[1:] == labels[:-1]
     if is_torch(labels):
         return tuple(same.float() * (w_in - w_cross) + w_cross for same in (same_x, same_y))
-    return tuple(np.where(same, np.float32(w_in), np.float32(w_cross)) for same in (same_x, same_y))  # type: ignore[return-value]
+    weights = np.array([w_cross, w_in], np.float32)
+    return weights.take(same_x), weights.take(same_y)  # several times as fast as np.where
 
 
 def cscp_energy(
@@ -206,8 +207,8 @@ def solve_cscp(
     Raises:
         InputError: shapes, values, weights or names that don't fit.
 
-    An iteration takes O(K H W); the count doesn't grow with the image's size.  Memory beyond the inputs: numba 6K + 2
-    floats a pixel while it iterates, about 8K in all at the end, when q and y are handed out.
+    An iteration takes O(K H W); the count doesn't grow with the image's size.  Memory beyond the inputs: numba 6K + 4
+    floats a pixel, in which q and y lie at the end, and 3K once it returns.
     """
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
@@ -281,16 +282,14 @@ def _solve_one(
         p_clip, p_dino, wx, wy, settings.lambda_clip, settings.lambda_dino, settings.beta, settings.floor
     )
     _, height, width = problem.shape
-    field = None if start is None else _checked_start(start, problem)
-    engine: NumbaEngine | NumpyEngine
+    field = None if start is None else _start_field(start, problem)
     if backend == "numpy":
-        engine = NumpyEngine(problem, settings.step, field)
+        engine: NumbaEngine | NumpyEngine = NumpyEngine(problem, settings.step, field)
     else:
         threads = thread_count(settings.threads, height)
         engine = NumbaEngine(problem, problem.bound_x.dtype, settings.step, threads, field)
     outcome = ascend(engine, height * width, settings.stopping)
-    q, dual = engine.result()
-    value, bound = certificate(problem, q, dual)
+    q, dual, value, bound = engine.result()
     return CscpResult(
         like(q, p_clip),
         relative(value - bound, value, height * width),
@@ -358,7 +357,7 @@ def _pair(warm_start: Any) -> tuple[Any, Any] | None:
     return x, y
 
 
-def _checked_start(start: tuple[Any, Any], problem: Problem) -> DualField:
+def _start_field(start: tuple[Any, Any], problem: Problem) -> DualField:
     field = DualField(to_numpy(start[0]), to_numpy(start[1]))
     classes, height, width = problem.shape
     wanted = (classes, height, width - 1), (classes, height - 1, width)
@@ -367,7 +366,6 @@ def _checked_start(start: tuple[Any, Any], problem: Problem) -> DualField:
         f"warm_start has the shapes {field.x.shape} and {field.y.shape}; "
         f"this problem needs {wanted[0]} and {wanted[1]}.",
     )
-    require(bool(np.isfinite(field.x.sum() + field.y.sum())), "warm_start must hold finite values.")
     return field
 
 

@@ -17,13 +17,13 @@ import numpy as np
 
 from rsovlib.kernels._arrays import like, require
 from rsovlib.kernels._ascent import Check, Stopping, ascend
+from rsovlib.kernels._compiled import answer
 from rsovlib.kernels._engines import NumbaEngine
 from rsovlib.kernels._problem import (
     FLOOR,
     DualField,
     Problem,
     adjoint_rows,
-    certificate,
     dual_energy,
     make_problem,
     relative,
@@ -109,9 +109,7 @@ def solve_cscp_tiled(
                 break
             _solve_tile(problem, field, top, left, tile, stopping, threads)
     q = np.empty(problem.shape, kind)
-    for top, bottom in problem.bands():
-        q[:, top:bottom] = _primal(problem, field, top, bottom)
-    value, bound = certificate(problem, q, field)
+    value, bound = answer(problem, field, q, thread_count(threads, height))
     gap = relative(value - bound, value, height * width)
     return CscpResult(
         like(q, p_clip),

@@ -108,9 +108,9 @@ def test_the_number_of_threads_changes_no_bit(make_case):
         engine.evaluate(sharpen=True)
         engine.iterate(thetas)
         states.append((engine.evaluate(), *engine.result()))
-    for (gap, dual), q, field in states[1:]:
-        assert gap == states[0][0][0]
-        assert dual == states[0][0][1]
+    for sums, q, field, *energies in states[1:]:
+        assert sums == states[0][0]
+        assert energies == list(states[0][3:])
         np.testing.assert_array_equal(q, states[0][1])
         np.testing.assert_array_equal(field.x, states[0][2].x)
         np.testing.assert_array_equal(field.y, states[0][2].y)
