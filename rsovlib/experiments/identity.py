@@ -1,9 +1,10 @@
 """What a result depends on, as hashes: the notebook, the code, the data and the weights.
 
 The code's version is a hash of the sources of the installed package (every ``.py``, ``.yaml`` and ``.json`` file in
-it), which is the same for a checkout, an editable installation and a wheel of the same sources. The commit is kept
-beside it for people, and decides nothing: a checkout with a changed file is another version than its commit.
-Libraries (PyTorch, NumPy, ...) are not part of it; their versions stand in each run.
+it) and of the versions of the libraries that compute with them (:data:`LIBRARIES`): a run that was made before an
+upgrade isn't taken for one that was made after it. It is the same for a checkout, an editable installation and a wheel
+of the same sources. The commit is kept beside it for people, and decides nothing: a checkout with a changed file is
+another version than its commit. The versions of all else (Python, papermill, ...) stand in each run.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ _SOURCES = {".py", ".yaml", ".json"}
 # The tables' entries change no number by themselves: what they ask for is among a run's parameters.
 _APART = {"notebooks", "data_manifests", "tables", "__pycache__"}
 
+LIBRARIES = ("numba", "numpy", "open_clip_torch", "scikit-image", "scipy", "timm", "torch")
+"""What numbers are computed with, besides this package; another version of one of them may give other numbers."""
+
 
 def digest(content: Any) -> str:
     """SHA-256 of plain values, the same for the same values in any order of keys."""
@@ -45,13 +49,25 @@ def notebook_digest(notebook: Mapping[str, Any]) -> str:
 
 
 def code_version(package: Path = _PACKAGE) -> str:
-    """Hash of the package's sources, as they lie on the disk now."""
+    """Hash of the package's sources, as they lie on the disk now, and of the libraries' versions."""
     files = (
         path
         for path in package.rglob("*")
         if path.suffix in _SOURCES and not _APART & set(path.relative_to(package).parts)
     )
-    return _digest_of_files(package, files)
+    return digest([_digest_of_files(package, files), library_versions()])
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """The version of each of :data:`LIBRARIES`.
+
+    Without what follows a plus sign: it names the build (``+cpu``, ``+cu130``), and a laptop without a GPU may plan
+    what a cluster with GPUs computes.
+    """
+    from importlib import metadata
+
+    return {name: metadata.version(name).partition("+")[0] for name in LIBRARIES}
 
 
 @cache
@@ -143,8 +159,7 @@ def environment() -> dict[str, str]:
     import platform
     from importlib import metadata
 
-    names = ("numpy", "scipy", "torch", "open_clip_torch", "timm", "numba", "scikit-image", "rasterio", "papermill")
-    versions = {name: metadata.version(name) for name in names}
+    versions = {name: metadata.version(name) for name in (*LIBRARIES, "rasterio", "papermill")}
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

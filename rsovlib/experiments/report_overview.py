@@ -118,7 +118,7 @@ def _machine(run: RunLine) -> str:
 def _sources(run: RunLine) -> str:
     version = (run.libraries or {}).get("rsovlib", "")
     commit = f", commit {run.commit.replace('+changes', ' with changes')}" if run.commit else ""
-    return f"{version}, sources {run.code}{commit}"
+    return f"{version}, code {run.code}{commit}"
 
 
 def _libraries(run: RunLine) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import rsovlib
 from rsovlib.errors import OutputError, RsovError
 from rsovlib.experiments.execution import NotebookFailedError, execute_notebook
-from rsovlib.experiments.identity import code_version, environment
+from rsovlib.experiments.identity import LIBRARIES, code_version, environment
 from rsovlib.experiments.matrix import Unit
 from rsovlib.experiments.results import CONTEXT_FILE, CONTEXT_VARIABLE, ROWS_FILE, read_rows, write_rows
 from rsovlib.files import write_beside
@@ -201,8 +201,8 @@ def _check_code(unit: Unit, host: str) -> None:
     wanted, here = unit.identity["code"], code_version()
     if wanted != here:
         raise OutputError(
-            f"rsovlib on {host} is version {here[:12]}, the run was planned with {wanted[:12]}; "
-            "install the same sources on all machines, and don't change them during a run."
+            f"rsovlib on {host} is version {here[:12]}, the run was planned with {wanted[:12]}; install the same "
+            f"sources and libraries ({', '.join(LIBRARIES)}) on all machines, and don't change them during a run."
         )
 
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import nbformat
@@ -18,7 +19,7 @@ import pytest
 
 from rsovlib.cli import main
 from rsovlib.errors import InputError
-from rsovlib.experiments import reproduce, runs
+from rsovlib.experiments import identity, reproduce, runs
 from rsovlib.experiments import tables as tables_module
 from rsovlib.experiments.matrix import plan_units
 from rsovlib.experiments.runs import clean_working, finished_run, finished_runs, run_unit
@@ -226,8 +227,29 @@ def test_other_code_than_planned_is_refused(unit, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "code_version", lambda: "0ther")
     outcome = run_unit(unit, tmp_path)
     assert outcome.state == "failed"
-    assert "install the same sources on all machines" in outcome.reason
+    assert "install the same sources and libraries (numba, numpy, " in outcome.reason
     assert not (tmp_path / "finished").exists()
+
+
+def test_an_upgraded_library_makes_another_version(monkeypatch, tmp_path):
+    """A build of the same version, for another device, doesn't."""
+    real = metadata.version
+    known = {name: real(name) for name in identity.LIBRARIES}
+    assert identity.library_versions() == {name: version.partition("+")[0] for name, version in known.items()}
+    before = identity.code_version(tmp_path)
+
+    def version_with(**changed):
+        monkeypatch.setattr(metadata, "version", lambda name: {**known, **changed}[name])
+        identity.library_versions.cache_clear()
+        return identity.code_version(tmp_path)
+
+    try:
+        assert version_with() == before
+        assert version_with(torch=f"{known['torch'].partition('+')[0]}+cu999") == before
+        assert len({before, *(version_with(**{name: "999.0"}) for name in known)}) == 1 + len(known)
+    finally:
+        monkeypatch.undo()
+        identity.library_versions.cache_clear()
 
 
 def test_an_input_is_the_folder_of_the_run_before(tables, go):

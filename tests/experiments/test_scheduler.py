@@ -370,6 +370,24 @@ def test_separately_started_scheduler_and_workers(tables, command, environment, 
     assert len(ids(out)) == 4
 
 
+@pytest.mark.slow
+def test_ctrl_c_stops_the_kernels_of_a_cluster_and_leaves_its_workers(tables, command, environment, tmp_path, cluster):
+    address, started = cluster
+    tables.add("slow", "seed: int = 0", "open('begun', 'w')\nimport time\ntime.sleep(3600)", matrix={"seed": [1, 2]})
+    out = tmp_path / "runs"
+    process = start(command("reproduce", "--scheduler", address, "--out", str(out)), environment, tmp_path / "log.txt")
+    wait_for(lambda: len(list((out / "working").glob("slow-*/begun"))) == 2)
+    tree = [one for worker in started[1:] for one in processes(worker)]
+    kernels = [one for one in tree if "ipykernel_launcher" in one.cmdline()]
+    assert len(kernels) == 2
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=600) == 130, (tmp_path / "log.txt").read_text()
+    wait_for(lambda: not alive(kernels))
+    wait_for(lambda: not list((out / "working").iterdir()))  # the workers tidy up
+    assert all(one.poll() is None for one in started)
+    assert ids(out) == {}
+
+
 def test_no_scheduler_is_a_clear_sentence(tables, tmp_path, monkeypatch):
     monkeypatch.setattr("rsovlib.experiments.scheduler.CONNECT_SECONDS", 1)
     tables.add_work([0])
