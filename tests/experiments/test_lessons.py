@@ -245,3 +245,28 @@ def test_the_study_of_temperatures_is_a_mean_over_its_trainings():
     assert study.chance_class == pytest.approx(25)
     assert "of 2 trainings" in study.temperature_outcome("a").text
     study.plot().draw_without_rendering()
+
+
+def test_small_encoders_train_on_one_thread_and_give_the_others_back():
+    @lesson_alignment.one_thread()
+    def fail() -> None:
+        raise RuntimeError(f"{torch.get_num_threads()} thread")
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RuntimeError, match="1 thread"):
+            fail()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_course_page_lists_every_lesson_with_its_title_and_time():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "course.md").read_text(encoding="utf-8")
+    for path in LESSONS:
+        first = nbformat.read(path, as_version=4).cells[0].source
+        title = first.splitlines()[0].removeprefix("# ")
+        minutes = re.search(r"\*\*Time:\*\*\D*(\d+)", first)
+        assert minutes is not None
+        assert f"| `{path.stem}` {title} | {minutes.group(1)} |" in page

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ def pairs_of_scenes(
         scene = make_scene(size, seed, modalities=("sar",), sar_looks=looks)
         if scene.sar is None:
             continue
-        with torch.inference_mode():
+        with torch.inference_mode(), one_thread():
             features = dino.features(dino.normalise(to_unit(scene.optical, dino.device)))
         optical.append(F.normalize(features.layers[-1][0].float(), dim=-1).cpu().clone())
         radar.append(_radar_features(torch.from_numpy(scene.sar), side))
@@ -123,6 +124,20 @@ def plot_pair(pairs: Pairs, index: int = 0) -> Picture:
     )
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread: for matrices as small as here a second one costs more than it saves.
+
+    On a machine that is busy otherwise the threads wait for each other, which was twenty times as slow.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class SmallEncoder(nn.Module):
     """Radar features of a patch to the space of the optical tokens: two layers, trained in seconds."""
 
@@ -154,7 +169,7 @@ def train_encoder(
     """
     rule = ContrastRule(temperature=temperature)
     losses = []
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
         encoder = SmallEncoder(pairs.radar.shape[-1], pairs.optical.shape[-1])
         optimiser = torch.optim.Adam(encoder.parameters(), lr=3e-3)
