@@ -187,7 +187,8 @@ class FusionSegmenter:
             "clip": f"{network.clip.name} / {network.clip.weights}",
             "clip_sha256": network.clip.sha256,
         }
-        for name, dino in (("dino", network.optical_dino), ("sar_dino", network.sar_dino)):
+        # "sar_dino" is one of the configuration's switches.
+        for name, dino in (("dino", network.optical_dino), ("radar_dino", network.sar_dino)):
             if dino is not None:
                 found |= {name: f"{dino.name} / {dino.weights}", f"{name}_sha256": dino.sha256}
         return (

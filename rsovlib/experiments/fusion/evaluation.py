@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 import rsovlib
 from rsovlib.errors import InputError, RsovError
 from rsovlib.experiments.fusion.networks import TrainedNetwork, find_networks
-from rsovlib.experiments.fusion.recipe import BACKBONES
+from rsovlib.experiments.fusion.recipe import ARCHITECTURES, BACKBONES
 from rsovlib.experiments.fusion.scenes import (
     PLAIN,
     SCENES,
@@ -322,6 +322,8 @@ def row_dataset(source: str, count: int = 0, methods: Sequence[str] = (), seed: 
     """
     networks = [network_for(method, seed, source) for method in methods if method not in TRAINING_FREE]
     own = any(one is not None and one.unlike_paper for one in networks)
+    if _BENCH.networks and set(methods) & set(TRAINING_FREE):
+        own = own or _BENCH.networks[0].backbones[0] != ARCHITECTURES["vit-b"].clip
     return f"{dataset_of(source, count)}{' (own recipe)' if own else ''}"
 
 
@@ -384,8 +386,9 @@ def _segment(made: Any, scenes: Sequence[ShownScene], prompts: Sequence[str]) ->
 
 def _weights(made: Any) -> dict[str, str]:
     settings = made.settings()
-    pairs = {"weights": "weights_sha256", "clip": "clip_sha256", "dino": "dino_sha256", "sar_dino": "sar_dino_sha256"}
-    return {str(settings[name]): str(settings.get(key, "")) for name, key in pairs.items() if settings.get(name)}
+    named = [name for name in ("weights", "clip", "dino", "radar_dino") if settings.get(name)]
+    # A radar's encoder that CMU has distilled lies within the network's own file.
+    return {str(settings[name]): str(settings.get(f"{name}_sha256", "")) for name in named}
 
 
 def _kept(method: str, seed: int, suite: str, condition: Condition, count: int, weights: dict[str, str]) -> Path | None:

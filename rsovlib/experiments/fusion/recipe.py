@@ -122,6 +122,7 @@ PAPER_BUDGETS: Mapping[str, Budget] = {
 Budgets = Literal["paper", "equal"]
 """Each method with its authors' budget, as the paper compares them; or all with MM-OVSeg's."""
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
 CMU_EPOCHS = 50
 """Ours, as the paper doesn't say."""
 
@@ -203,18 +204,20 @@ class ExperimentRecipe:
             steps: in place of all methods' own, and CMU's; 0 leaves them.
             batch: likewise.
             side: of the samples, likewise.
-            device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+            device: a kind of :data:`DEVICES`.
             devices: how many of them.
             precision: as Fabric has it; the papers' is 32-bit with a GPU's TF32.
             workers: processes that read samples ahead, of each device.
 
         Raises:
-            InputError: an unknown architecture or choice of budgets.
+            InputError: an unknown architecture, device or choice of budgets.
         """
         if architecture not in ARCHITECTURES:
             raise unknown_name("architecture", architecture, ARCHITECTURES)
         if budgets not in ("paper", "equal"):
             raise unknown_name("choice of budgets", budgets, ("paper", "equal"))
+        if device not in DEVICES:
+            raise unknown_name("kind of device to train on", device, DEVICES)
         size = ARCHITECTURES[architecture]
         where: dict[str, Any] = {"accelerator": device, "devices": devices, "precision": precision, "workers": workers}
         loop = replace(PAPER_LOOPS.get(architecture, PAPER_LOOPS["vit-b"]), matmul="high", **where)

@@ -261,6 +261,8 @@ def training_job(
         small = ExperimentRecipe() if share == 1 else ExperimentRecipe().shorter(share)
         pools = training_pools(small, progress=progress)
         return TrainingJob(profile, small, tuple(pools), tuple(chosen), seed)
+    if "ebseg" in chosen and readings != "corrected":
+        raise InputError("EBSeg isn't MM-OVSeg's, and has no readings; train it with readings='corrected'.")
     made = ExperimentRecipe.full(**recipe)
     name, plain_names = train or training_sets()[1], named_readings(readings).plain_class_names
     options: dict[str, Any] = {"plain_names": plain_names, "train_labels": train_labels, "limit": limit}
