@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shutil
+from contextlib import contextmanager
 from html.parser import HTMLParser
 
 import pytest
@@ -16,6 +17,7 @@ from rsovlib.experiments import reproduce, write_report
 from rsovlib.experiments import tables as tables_module
 from rsovlib.experiments.comparison import DIRECTIONS, MEANINGS, VERDICTS, Measured, combine, judge
 from rsovlib.experiments.results import make_row
+from tests.experiments.conftest import CODE, Tables
 
 
 def measured(value, low=None, high=None, profile="full", dataset="gid"):
@@ -95,6 +97,15 @@ def test_rows_without_a_value_are_no_zeros():
     assert combine([row(None, 1, note="x")]) is None
 
 
+@contextmanager
+def steady():
+    """The code's version doesn't change, as within a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("matrix", "runs"):
+            patch.setattr(f"rsovlib.experiments.{module}.code_version", lambda: CODE)
+        yield
+
+
 class Page(HTMLParser):
     """Links, the tags that are still open, and the texts of each table's cells."""
 
@@ -142,9 +153,15 @@ for row, value in (("base", 40.0), ("+ step", 44.0), ("own <row>", 1.0)):
 """
 
 
-@pytest.fixture
-def reported(tables, tmp_path):
+@pytest.fixture(scope="module")
+def reported_tables(tmp_path_factory):
+    return Tables(tmp_path_factory.mktemp("report") / "tables")
+
+
+@pytest.fixture(scope="module")
+def reported(reported_tables):
     """A table that was run for two seeds in the profile full, one that failed, and one that was never started."""
+    tables, out = reported_tables, reported_tables.folder.parent / "runs"
     published = {
         "source": "a paper",
         "dataset": "gid",
@@ -154,8 +171,8 @@ def reported(tables, tmp_path):
     }
     tables.add("scores", "seed: int = 0", RECORD, published=published, profiles={"full": {"matrix": {"seed": [0, 1]}}})
     tables.add("broken", "x: int = 1", "raise ValueError('no <b>luck</b>')", profiles={"full": {}})
-    out = tmp_path / "runs"
-    summary = reproduce(folder=tables.folder, out=out, profile="full", workers=0, progress=False)
+    with steady():
+        summary = reproduce(folder=tables.folder, out=out, profile="full", workers=0, progress=False)
     assert [outcome.state for outcome in summary.outcomes.values()] == ["failed", "finished", "finished"]
     never = {**published, "rows": {"other": [3.0], "one more": [4.5]}, "reference": "other"}
     tables.add("never", "x: int = 1", published=never, profiles={"full": {"data": ["datasets/gid"]}})
@@ -242,9 +259,9 @@ def test_the_markdown(reported):
     assert "ValueError: no <b>luck</b>" in markdown
 
 
-def test_the_command_writes_it(reported, tables, monkeypatch, capsys):
+def test_the_command_writes_it(reported, reported_tables, monkeypatch, capsys):
     out, _ = reported
-    monkeypatch.setattr(tables_module, "FOLDER", tables.folder)
+    monkeypatch.setattr(tables_module, "FOLDER", reported_tables.folder)
     (out / "report.html").unlink()
     assert main(["report", "--out", str(out)]) == 0
     assert (out / "report.html").is_file()
@@ -275,6 +292,17 @@ def test_a_run_that_was_interrupted_is_missed(tables, tmp_path):
     assert gap.command == f"rsovlib reproduce work --out {out}"
     assert [run.label for run in section.runs] == ["seed 0", "seed 1"]
     assert "1 finished, 1 not finished" in report.page.read_text()
+
+
+def test_what_failed_is_the_papers_grid_and_its_reason(tables, tmp_path):
+    published = {"source": "a paper", "dataset": "gid", "columns": ["x"], "rows": {"base": [1.0], "step": [3.0]}}
+    tables.add("bad", "x: int = 1", "raise ValueError('luckless')", published=published, profiles={"full": {}})
+    reproduce(folder=tables.folder, out=tmp_path / "runs", profile="full", workers=0, progress=False)
+    page, reader = read(write_report(tmp_path / "runs", tables.folder))
+    own = page[page.index('<h3 id="bad">') : page.index('id="Costs"')]
+    assert "failed: In [2]: raise ValueError(&#39;luckless&#39;): ValueError: luckless" in own
+    assert [["", "x"], ["base", "1"], ["step", "3"]] in reader.tables
+    assert "<details" not in own, "no list of numbers that aren't there"
 
 
 FINDINGS = """
