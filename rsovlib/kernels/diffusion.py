@@ -146,9 +146,8 @@ def transition_of(found: Neighbours, k: int, temperature: float = 0.07, *, row_e
     k = min(k, n - 1)
     require(k <= held, f"{held} neighbours of each node were found, too few for k={k}.")
     if k < held:
-        # Stable: of equal cosines the first column, as the search itself decides.
-        nearest = cosines.argsort(dim=1, descending=True, stable=True)[:, :k].sort(dim=1).values
-        columns, cosines = columns.gather(1, nearest), cosines.gather(1, nearest)
+        nearest, cosines = _nearest_among(cosines, k)
+        columns = columns.gather(1, nearest)
     top = cosines.amax(dim=1, keepdim=True)
     weights = torch.exp((cosines - top) / temperature)
     total = weights.sum(dim=1, keepdim=True)
@@ -158,6 +157,21 @@ def transition_of(found: Neighbours, k: int, temperature: float = 0.07, *, row_e
     values = (weights / total).reshape(-1)
     offsets = torch.arange(0, n * k + 1, k, dtype=torch.int64, device=columns.device)
     return _csr(offsets, columns.reshape(-1), values, n)
+
+
+def _nearest_among(cosines: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places (ascending) and values of each row's k largest; of equal ones the first, as the search itself decides."""
+    import torch
+
+    if cosines.device.type != "cpu":
+        places = cosines.argsort(dim=1, descending=True, stable=True)[:, :k].sort(dim=1).values
+        return places, cosines.gather(1, places)
+    from rsovlib.kernels._graph_numba import select_largest
+
+    places = torch.empty((len(cosines), k), dtype=torch.int64)
+    values = torch.empty((len(cosines), k), dtype=cosines.dtype)
+    select_largest(cosines.contiguous().numpy(), k, places.numpy(), values.numpy())
+    return places, values
 
 
 def _csr(offsets: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, n: int) -> torch.Tensor:

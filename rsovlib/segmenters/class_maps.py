@@ -33,22 +33,25 @@ def class_maps(
         (K, H, W).
     """
     maps = enlarge(diffused, (sides[0], sides[1]))
-    if scene is not None:
-        presence = presence.new_tensor(scene.presence)
     if scene is None:
-        low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+        low, high = maps.amin(dim=(1, 2)), maps.amax(dim=(1, 2))
     else:
-        low, high = (maps.new_tensor(value)[:, None, None] for value in (scene.low, scene.high))
-    if config.rescale:
-        divisor, factor = high + 1e-5, presence[:, None, None]
-        maps, low, high = (values / divisor * factor for values in (maps, low, high))
-    if config.min_max:
-        # A map without relief (a single patch) stays as it is: stretching would show rounding errors as a map.
-        flat = high - low <= 1e-6 * high.abs()
-        maps = torch.where(flat, maps, (maps - low) / (high - low).masked_fill(flat, 1.0))
-        if scene is not None:  # pixels without data may lie outside the range of those with data
-            maps = torch.where(flat, maps, maps.clamp(0.0, 1.0))
-    return maps * (presence > config.presence_threshold)[:, None, None]
+        low, high, presence = (maps.new_tensor(value) for value in (scene.low, scene.high, scene.presence))
+    # All of it is one affine map a class, (map - offset) / divisor, so the pixels are gone through once.
+    factor = presence / (high + 1e-5) if config.rescale else torch.ones_like(high)
+    offset, divisor = torch.zeros_like(low), 1 / factor
+    # A map without relief (a single patch) isn't stretched: that would show rounding errors as a map.
+    stretched = ((high - low) * factor > 1e-6 * (high * factor).abs()) & config.min_max
+    offset, divisor = torch.where(stretched, low, offset), torch.where(stretched, high - low, divisor)
+    divisor = divisor.masked_fill(presence <= config.presence_threshold, torch.inf)
+    maps = (maps - offset[:, None, None]).div_(divisor[:, None, None])
+    if scene is None:
+        return maps
+    # Pixels without data may lie outside the range of those with data.
+    least, most = (
+        torch.where(stretched, end, far)[:, None, None] for end, far in ((0.0, -torch.inf), (1.0, torch.inf))
+    )
+    return maps.clamp(least, most)
 
 
 def probabilities(maps: torch.Tensor, config: SDCIConfig, scene: BranchConstants | None = None) -> torch.Tensor:
