@@ -8,9 +8,13 @@ one where there is one, and against the hub's own content address otherwise.
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -27,6 +31,8 @@ DEFAULT_CLIP = "rsov-tiny-clip"
 DEFAULT_DINO = "rsov-tiny-dino"
 #: File names under which open_clip models lie on the hub, the safe one first.
 HUB_WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+#: For so long after a failure the hub counts as out of reach.
+_AWAY_SECONDS = 60
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -164,6 +170,39 @@ def fetch_timm(name: str) -> Path:
     return fetch_hub_file(config.hf_hub_id, files)
 
 
+class _Hub:
+    """Whether the hub could be reached a moment ago.
+
+    Its client tries for some ten seconds a file before it gives up, and a plan of many runs asks for many files.
+    """
+
+    def __init__(self) -> None:
+        self._until = -math.inf
+
+    def is_away(self) -> None:
+        """It couldn't be reached just now."""
+        self._until = time.monotonic() + _AWAY_SECONDS
+
+    def was_away(self) -> bool:
+        """Whether asking again would be too soon."""
+        return time.monotonic() < self._until
+
+
+_hub = _Hub()
+
+
+@contextmanager
+def _without_retries_told() -> Iterator[None]:
+    """The hub's client warns of every attempt that fails; what comes of them all is said once, in our words."""
+    log = logging.getLogger("huggingface_hub")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
 def fetch_hub_file(repository: str, files: Iterable[str]) -> Path:
     """The local copy of the first of ``files`` that the hub's repository has.
 
@@ -181,10 +220,14 @@ def fetch_hub_file(repository: str, files: Iterable[str]) -> Path:
     files = tuple(files)
     reason = "the repository has none of these files"
     for file in files:
+        only_here = offline() or _hub.was_away()
         try:
-            return Path(hf_hub_download(repository, file, cache_dir=cache_folder(), local_files_only=offline()))
+            with _without_retries_told():
+                return Path(hf_hub_download(repository, file, cache_dir=cache_folder(), local_files_only=only_here))
         except LocalEntryNotFoundError:
             reason = "fetching is switched off" if offline() else "the hub can't be reached"
+            if not only_here:
+                _hub.is_away()
         except EntryNotFoundError:
             continue
         except HFValidationError as error:

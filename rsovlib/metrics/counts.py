@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from rsovlib.errors import unknown_name
 from rsovlib.metrics.inputs import Labels, check_same_shape, checked_labels
@@ -63,6 +62,9 @@ def confusion_matrix(prediction: Labels, target: Labels, classes: int, ignore_in
 
 def count_pixels(predicted: torch.Tensor, true: torch.Tensor, classes: int, ignore_index: int) -> Counts:
     """:func:`confusion_matrix` of labels that were checked; on their device."""
+    # Imported where it is needed: it takes seconds, and whoever only reads intervals needs none of it.
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     matrix = multiclass_confusion_matrix(
         torch.where(predicted == ignore_index, classes, predicted),
         true,

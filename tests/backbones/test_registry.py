@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -135,3 +136,43 @@ def test_tags_that_are_not_on_the_hub(monkeypatch):
         registry.fetch_open_clip("ViT-B-32", "some")
     with pytest.raises(WeightsError, match="timm publishes no weights"):
         registry.fetch_timm("vit_base_patch14_dinov2.none")
+
+
+@pytest.fixture
+def far_hub(monkeypatch):
+    """A hub that can't be reached; gives the list of what it was asked."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    asked: list[bool] = []
+
+    def download(_repository, _file, *, cache_dir, local_files_only):
+        asked.append(local_files_only)
+        logging.getLogger("huggingface_hub.utils").warning("Retrying in 1s")
+        raise LocalEntryNotFoundError("not here")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr(registry, "_hub", registry._Hub())
+    monkeypatch.delenv("RSOV_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    return asked
+
+
+def test_a_hub_out_of_reach_is_asked_once_a_minute(far_hub, monkeypatch, caplog):
+    clock = iter([100.0, 100.5, 101.0, 130.0, 200.0, 200.5])
+    monkeypatch.setattr("rsovlib.backbones.registry.time.monotonic", lambda: next(clock))
+    for _ in range(3):
+        with pytest.raises(WeightsError, match="the hub can't be reached"):
+            registry.fetch_hub_file("owner/name", ["model.safetensors"])
+    assert far_hub == [False, True, True]
+    with pytest.raises(WeightsError):
+        registry.fetch_hub_file("owner/name", ["model.safetensors"])
+    assert far_hub[-1] is False
+    assert not caplog.records  # the client's own words about its attempts
+
+
+def test_with_fetching_switched_off_the_hub_is_never_asked(far_hub, monkeypatch):
+    monkeypatch.setenv("RSOV_OFFLINE", "1")
+    for _ in range(2):
+        with pytest.raises(WeightsError, match="fetching is switched off"):
+            registry.fetch_hub_file("owner/name", ["model.safetensors"])
+    assert far_hub == [True, True]
