@@ -328,8 +328,10 @@ def _over_devices(fabric: Any, means: dict[str, float]) -> dict[str, float]:
     """Means over all devices: the same numbers in every process, so that all of them stop where one would."""
     if fabric.world_size == 1:
         return means
-    rows = fabric.all_gather(torch.tensor(list(means.values()), dtype=torch.float64, device=fabric.device))
-    return dict(zip(means, rows.mean(dim=0).tolist(), strict=True))
+    row = fabric.all_reduce(
+        torch.tensor(list(means.values()), dtype=torch.float64, device=fabric.device), reduce_op="mean"
+    )
+    return dict(zip(means, row.tolist(), strict=True))
 
 
 def _due(step: int, settings: LoopSettings) -> bool:
