@@ -18,7 +18,7 @@ from rsovlib.backbones import load_dino
 from rsovlib.cli import main
 from rsovlib.errors import InputError, WeightsError
 from rsovlib.experiments import reproduce
-from rsovlib.experiments.fusion import evaluation, scenes, tables
+from rsovlib.experiments.fusion import evaluation, scenes, sizes, tables
 from rsovlib.experiments.fusion.bench import numbers, prepare
 from rsovlib.experiments.fusion.claims import CLAIMS, settings_means
 from rsovlib.experiments.fusion.cmu_run import cmu_job
@@ -548,6 +548,17 @@ def test_given_readings_are_compared_under_their_own(trained: Path, at_hand: Non
     assert "mIoU against 'corrected'" in found.frame().columns
 
 
+def test_costs_of_given_networks(trained: Path, at_hand: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rsovlib.experiments.fusion.sizes.record", lambda *given, **fields: None)
+    monkeypatch.setattr("rsovlib.experiments.costs.record", lambda *given, **fields: None)
+    frame = sizes.cost_rows(repeats=1, networks=[str(trained / "korea")], train=KOREA, test=KOREA, batch=2)
+    assert list(frame.index) == ["CMU module", "GSNet", "MM-OVSeg"]
+    loaded = load_fusion(trained / "korea" / "mm-ovseg.safetensors", "cpu")
+    count = sum(parameter.numel() for parameter in loaded.parameters()) / 1e6
+    assert frame.loc["MM-OVSeg", "parameters (million)"] == pytest.approx(count, abs=1e-3)
+    assert (frame["training (s a step)"].astype(float) > 0).all()
+
+
 def test_the_mean_of_the_settings_is_taken_over_their_runs() -> None:
     rest = {"table": "mm-ovseg-table2", "paper": "", "profile": "full", "dataset": "x", "metric": "miou"}
     made = [
@@ -631,7 +642,7 @@ def test_from_pairs_to_the_verdicts(data: Path, tmp_path: Path, monkeypatch: pyt
     for name in ("ddhr-sk", "ddhr-ch", "pie-rgb-sar", "cmu-data"):
         (some / name).symlink_to(data / name)
     monkeypatch.setenv("RSOV_DATA", str(some))
-    names = ["verdicts", "table-a5", "readings", "figure3", "figures-maps", "table-a1"]
+    names = ["verdicts", "table-a2", "table-a5", "readings", "figure3", "figures-maps", "table-a1"]
     summary = _reproduce([f"mm-ovseg-{name}" for name in names], tmp_path / "runs")
     assert summary.is_good, [(unit.label, outcome.reason) for unit, outcome in summary.failures()]
     found = summary.results

@@ -1,9 +1,10 @@
-"""Tables A1, A2 and A4: parameters of the papers' networks, counted; and what the embedded ones cost, measured."""
+"""Tables A1, A2 and A4: parameters of the papers' networks, counted; and what networks cost here, measured."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,18 +12,22 @@ import numpy as np
 import pandas as pd
 import torch
 
+from rsovlib.backbones.devices import resolve_device
 from rsovlib.experiments.costs import Costs, measure_costs, record_costs
-from rsovlib.experiments.fusion.evaluation import METHOD_TITLES, segmenter
+from rsovlib.experiments.fusion.bench import prepare
+from rsovlib.experiments.fusion.evaluation import METHOD_TITLES, segmenter, use_networks, words_for
 from rsovlib.experiments.fusion.recipe import BACKBONES, ExperimentRecipe
 from rsovlib.experiments.fusion.released import full_size, sizes
-from rsovlib.experiments.fusion.scenes import PLAIN, shown_scenes
+from rsovlib.experiments.fusion.scenes import PLAIN, scenes_of, shown_scenes
 from rsovlib.experiments.fusion.settings import TRAIN_SUITES
+from rsovlib.experiments.fusion.sources import open_pool, parse_source
 from rsovlib.experiments.fusion.training import Encoders, build_network
 from rsovlib.experiments.papers import paper_table
 from rsovlib.experiments.results import record
 from rsovlib.fusion.augment import draw_batch
 from rsovlib.fusion.cmu import CMUObjective, Tokens, copied
-from rsovlib.fusion.pairs import suite_pool
+from rsovlib.fusion.named import load_named_clip, load_named_dino
+from rsovlib.fusion.pairs import PairPool, suite_pool
 from rsovlib.fusion.stage2 import Stage2Objective
 from rsovlib.segmenters.base import Segmentation
 
@@ -110,34 +115,83 @@ def record_a4_not_run() -> pd.DataFrame:
     return pd.DataFrame({row: dict.fromkeys(printed.columns, "not run") for row in printed.rows}).T
 
 
-def cost_rows(methods: tuple[str, ...] = ("gsnet", "mm-ovseg"), repeats: int = 5, country: str = "") -> pd.DataFrame:
-    """Table A2 for the embedded networks: training and inference time, CO2 and parameters; the rows are handed over.
+def cost_rows(
+    methods: tuple[str, ...] = ("gsnet", "mm-ovseg"),
+    repeats: int = 5,
+    country: str = "",
+    *,
+    networks: Sequence[str] = (),
+    train: str = "",
+    test: str = "",
+    batch: int = 0,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Table A2: training and inference time, CO2 and parameters, on this machine; the rows are handed over.
 
     Args:
         methods: whole networks; CMU's module is measured besides.
         repeats: of every measurement.
         country: ISO code of three letters for the CO2 of its electricity; "" leaves CO2 out.
+        networks: folders of trainings in the full profile; none measures the embedded networks.
+        train: what they were trained on.
+        test: of whose test scenes one is measured; a suite for the embedded networks, DDHR-SK's if not given.
+        batch: samples and pairs of a step, where the recipe's don't fit into memory; 0 takes those.
+        device: where it is measured.
     """
-    scene = shown_scenes(TRAIN_SUITES[1], PLAIN, 1)[0]
-    encoders = _encoders()
-    rows: dict[str, dict[str, Any]] = {"CMU module": _cmu_row(encoders, repeats)}
-    for method in methods:
-        made = segmenter(method, 0)
-        prompts = ["forest", "city", "farmland", "road", "water"]
+    case = _case(networks, train, test, batch, device)
+    scene = shown_scenes(case.source, PLAIN, 1)[0]
+    image = f"{case.name}, {scene.optical.shape[0]} x {scene.optical.shape[1]}"
+    rows: dict[str, dict[str, Any]] = {"CMU module": _cmu_row(case, repeats)}
+    for method in case.methods(methods):
+        made = segmenter(method, case.seed, case.source)
+        prompts = words_for(made, case.source) if networks else ["forest", "city", "farmland", "road", "water"]
         costs = measure_costs(_WithRadar(made, scene), scene.optical, prompts, repeats=repeats, country=country)
-        title = METHOD_TITLES[method]
-        record_costs(costs, title, "inference", dataset="embedded, 128 x 128")
-        rows[title] = _row(costs, _training_time(method, encoders, repeats))
+        title, side = METHOD_TITLES[method], case.recipe.of_method(method)[0].samples.side
+        record_costs(costs, title, "inference", dataset=image)
+        rows[title] = _row(costs, _training_time(method, case, repeats))
         record(
             title,
             "training time",
             "training time",
             1000 * rows[title]["training (s a step)"],
             unit="ms",
-            dataset="embedded, 96 x 96",
-            device="cpu",
+            dataset=f"{case.name}, {side} x {side}",
+            device=costs.device,
         )
     return pd.DataFrame(rows).T
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is measured: the embedded networks on simulated pairs, or trained ones on real ones."""
+
+    name: str
+    recipe: ExperimentRecipe
+    encoders: Encoders
+    pool: PairPool
+    source: str
+    device: torch.device
+    seed: int = 0
+    given: tuple[str, ...] = ()
+
+    def methods(self, wanted: Sequence[str]) -> list[str]:
+        return [method for method in wanted if not self.given or method in self.given]
+
+
+def _case(networks: Sequence[str], train: str, test: str, batch: int, device: str) -> _Case:
+    where = resolve_device(device)
+    if not networks:
+        recipe, source = ExperimentRecipe().sized(batch=batch), test or TRAIN_SUITES[1]
+        pool = suite_pool(TRAIN_SUITES[1], 8, recipe.scene_side, progress=False)
+        use_networks((), where.type)
+        return _Case("embedded", recipe, _encoders(BACKBONES[0]), pool, source, where)
+    bench = prepare(networks, train=train, test=test, device=device)
+    first = bench.networks[0]
+    recipe = ExperimentRecipe.full(first.architecture, batch=batch, side=first.record["recipe"]["samples"]["side"])
+    pool = open_pool(parse_source(first.train), limit=8)
+    name = scenes_of(bench.source).dataset
+    given = tuple(bench.methods)
+    return _Case(name, recipe, _encoders(first.backbones), pool, bench.source, where, bench.seeds[0], given)
 
 
 class _WithRadar:
@@ -174,34 +228,37 @@ def _row(costs: Costs, training: float) -> dict[str, Any]:
     }
 
 
-def _encoders() -> Encoders:
-    from rsovlib.backbones import load_clip, load_dino
-
-    clip, dino = BACKBONES[0]
-    return Encoders(load_clip(clip, device="cpu"), load_dino(dino, device="cpu"))
+def _encoders(names: tuple[str, str]) -> Encoders:
+    return Encoders(load_named_clip(names[0], "cpu"), load_named_dino(names[1], "cpu"))
 
 
-def _training_time(method: str, encoders: Encoders, repeats: int) -> float:
+def _training_time(method: str, case: _Case, repeats: int) -> float:
     """Median seconds of a step of stage 2, without the drawing of its samples."""
-    recipe = ExperimentRecipe()
-    pool = suite_pool(TRAIN_SUITES[1], 8, recipe.scene_side, progress=False)
-    network = build_network("mm-ovseg-no-cmu" if method == "mm-ovseg" else method, encoders, 0)
-    objective = Stage2Objective(network).train()
+    stage2, _ = case.recipe.of_method(method)
+    own = "mm-ovseg-no-cmu" if method == "mm-ovseg" else method
+    architecture, size = case.recipe.architecture, stage2.samples.side
+    network = build_network(own, case.encoders, 0, architecture=architecture, size=size)
+    objective = Stage2Objective(network).train().to(case.device)
     optimiser = torch.optim.AdamW([p for _, p in network.trained_parameters()], lr=1e-6)
-    batch = draw_batch(np.random.default_rng(0), pool, recipe.stage2.batch, recipe.stage2.samples)
-    return _timed(lambda: _step(objective, optimiser, batch), repeats)
+    batch = draw_batch(np.random.default_rng(0), case.pool, stage2.batch, stage2.samples).to(case.device)
+    try:
+        return _timed(lambda: _step(objective, optimiser, batch), repeats)
+    finally:
+        objective.cpu()  # the DINOs are shared with the next method
 
 
-def _cmu_row(encoders: Encoders, repeats: int) -> dict[str, Any]:
-    recipe = ExperimentRecipe()
-    pool = suite_pool(TRAIN_SUITES[1], 8, recipe.scene_side, progress=False)
-    teacher, student = (Tokens(one, recipe.cmu.blocks) for one in (encoders.dino, copied(encoders.dino)))
-    objective = CMUObjective(teacher, student, recipe.cmu).train()
+def _cmu_row(case: _Case, repeats: int) -> dict[str, Any]:
+    recipe = case.recipe.cmu
+    teacher, student = (Tokens(one, recipe.blocks) for one in (case.encoders.dino, copied(case.encoders.dino)))
+    objective = CMUObjective(teacher, student, recipe).train().to(case.device)
     optimiser = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=1e-6)
-    batch = draw_batch(np.random.default_rng(0), pool, recipe.cmu.batch, recipe.cmu.samples)
-    step = _timed(lambda: _step(objective, optimiser, batch), repeats)
-    with torch.inference_mode():
-        image = _timed(lambda: student(batch.sar[:1]), repeats)
+    batch = draw_batch(np.random.default_rng(0), case.pool, recipe.batch, recipe.samples).to(case.device)
+    try:
+        step = _timed(lambda: _step(objective, optimiser, batch), repeats)
+        with torch.inference_mode():
+            image = _timed(lambda: student(batch.sar[:1]), repeats)
+    finally:
+        objective.cpu()
     parameters = sum(parameter.numel() for parameter in student.net.parameters())
     return {
         "parameters (million)": round(parameters / 1e6, 3),
@@ -220,7 +277,15 @@ def _timed(job: Any, repeats: int) -> float:
     job()
     times = []
     for _ in range(repeats):
+        _wait()
         began = time.perf_counter()
         job()
+        _wait()
         times.append(time.perf_counter() - began)
     return float(np.median(times))
+
+
+def _wait() -> None:
+    """A GPU is told what to do, and time goes on."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
