@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 #: What stands where there is no number.
 MISSING = "–"
 _INTERVAL = re.compile(r"^[-+−]?\d[\d.,]*\s+\[[^\]]*\]")
+_BRACKETS = re.compile(r"\[[^\]]*\]")
+_UNBROKEN = "\N{NO-BREAK SPACE}"
 _SIGNED_ZERO = re.compile(r"[-+−](0(?:\.0+)?)(?![\d.])")
 
 
@@ -93,7 +95,10 @@ def _unsigned(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """A cell that is no number; intervals get line breaks."""
+    """A cell that is no number; intervals get line breaks, and spaces within brackets that hold.
+
+    JupyterLab drops the styles of a notebook that it didn't run itself: there such spaces keep an interval in one line.
+    """
     if value is None:
         return ""
     if isinstance(value, bool | np.bool_):
@@ -101,4 +106,5 @@ def _text(value: Any) -> str:
     text = _unsigned(str(value))
     if _INTERVAL.match(text):
         text = re.sub(r"\s+\[", "\n[", re.sub(r"\]\s+", "]\n", text))
+        text = _BRACKETS.sub(lambda found: found.group().replace(" ", _UNBROKEN), text)
     return text
