@@ -5,15 +5,19 @@ Voila serves the workbenches' own notebooks, Chromium shows them, and the page i
 Controls are moved by keyboard, one step at a time, each after the panel has settled; a value is never met twice, so
 that nothing is only remembered. Columns:
 
-* ``first_ms``: until the first changed picture, which may be a preview or the solver's first iterations;
+* ``first_ms``: until anything in the picture has changed: with new clouds that is the clouded image;
+* ``map_ms``: until the map has changed; what is shown may be a preview or the solver's first iterations;
 * ``settled_ms``: until the picture changed for the last time, the answer itself;
-* ``goal_ms``: what a person should wait at most on two cores, and whether the first and the settled picture keep it.
+* ``goal_ms``: what a person should wait at most on two cores, and whether the first and the settled map keep it.
+
+Every control begins from the panel's own settings: Reset is pressed before it.
 
 Medians and 90 % quantiles of the turns. With ``--full``, more turns. Needs what `benchmarks.panels` needs.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import sys
@@ -37,14 +41,16 @@ QUIET = 400
 TIMES = """() => {
   const root = document.querySelector('.rsov-picture');
   const shown = () => [...root.querySelectorAll('img')].map((image) => image.src + image.style.opacity).join(' ');
+  const map = () => root.querySelector('img.rsov-over').src + root.querySelector('img.rsov-over').style.opacity;
   window.rsovTimes = {};
   document.addEventListener('keydown', (event) => {
-    window.rsovTimes = {began: event.timeStamp, shown: shown()};
+    window.rsovTimes = {began: event.timeStamp, shown: shown(), before: map()};
   }, true);
   new MutationObserver(() => {
     const now = performance.now(), times = window.rsovTimes, seen = shown();
     if (times.began === undefined || times.shown === seen) return;
     Object.assign(times, {shown: seen, first: times.first ?? now, last: now});
+    if (times.before !== map()) times.map ??= now;
   }).observe(root, {attributes: true, attributeFilter: ['data-version']});
 }"""
 _QUIET = """quiet => {
@@ -77,8 +83,7 @@ def rows(*, full: bool = False, size: int = SIZE) -> Iterator[dict[str, Any]]:
         panel.handle("rsov-alpha").wait_for()
         for name, label in (("alpha", "alpha"), ("neighbours", "K"), ("steps", "T")):
             if label == "T":  # many steps have converged, and one more changes nothing: from 0 on, five at a time
-                panel.settle(lambda: panel.handle("rsov-steps").press("Home"))
-                yield measured(panel, label, "diffusion", turns, moved(panel, name, "PageUp"), size)
+                yield measured(panel, label, "diffusion", turns, moved(panel, name, "PageUp", "Home"), size)
             else:
                 yield measured(panel, label, "diffusion", turns, moved(panel, name), size)
         panel.tab("Classes")
@@ -98,7 +103,8 @@ def opened(browser: Any, address: str) -> Panel:
 
 def measured(panel: Panel, control: str, kind: str, turns: int, press: Press, size: int) -> dict[str, Any]:
     """Press, wait until the picture has settled, and read the page's times."""
-    first, settled = [], []
+    panel.settle(lambda: panel.page.locator(".rsov-reset").click())
+    found: dict[str, list[float]] = {"first": [], "map": [], "settled": []}
     for turn in range(turns + 1):
         said = panel.page.evaluate("() => { window.rsovTimes = {}; return window.rsovSaid.length; }")
         press()
@@ -107,28 +113,28 @@ def measured(panel: Panel, control: str, kind: str, turns: int, press: Press, si
         panel.page.wait_for_function(ended, timeout=1000 * SECONDS, polling=50)
         panel.page.wait_for_function(_QUIET, arg=QUIET, timeout=1000 * SECONDS, polling=50)
         times = panel.page.evaluate("window.rsovTimes")
-        if turn and "first" in times:  # the first one warms up; an answer may also be the same picture again
-            first.append(times["first"] - times["began"])
-            settled.append(times["last"] - times["began"])
-    changed = len(first)
+        if turn and "map" in times:  # the first one warms up; an answer may also be the same picture again
+            for name, event in (("first", "first"), ("map", "map"), ("settled", "last")):
+                found[name].append(times[event] - times["began"])
+    changed = len(found["map"])
     if not changed:
-        print(f"widgets: no step of {control} changed the picture", file=sys.stderr)
-        first = settled = [math.nan]
+        print(f"widgets: no step of {control} changed the map", file=sys.stderr)
+        found = {name: [math.nan] for name in found}
     goal = GOALS[kind]
-    return {
+    row: dict[str, Any] = {
         "table": "widgets",
         "control": control,
         "size": size,
         "classes": CLASSES.count(";") + 1,
         "turns": changed,
         "goal_ms": goal,
-        "first_ms": round(statistics.median(first), 1),
-        "first_p90_ms": round(nine_tenths(first), 1),
-        "first_in_goal": statistics.median(first) <= goal,
-        "settled_ms": round(statistics.median(settled), 1),
-        "settled_p90_ms": round(nine_tenths(settled), 1),
-        "settled_in_goal": statistics.median(settled) <= goal,
     }
+    for name, values in found.items():
+        row[f"{name}_ms"] = round(statistics.median(values), 1)
+        row[f"{name}_p90_ms"] = round(nine_tenths(values), 1)
+        if name != "first":
+            row[f"{name}_in_goal"] = statistics.median(values) <= goal
+    return row
 
 
 def nine_tenths(values: list[float]) -> float:
@@ -136,12 +142,13 @@ def nine_tenths(values: list[float]) -> float:
     return statistics.quantiles(values, n=10, method="inclusive")[-1] if len(values) > 1 else values[0]
 
 
-def moved(panel: Panel, name: str, key: str | None = None) -> Press:
-    """A slider, always in the same direction: by ``key``, or to where there is more room."""
+def moved(panel: Panel, name: str, key: str | None = None, first: str | None = None) -> Press:
+    """A slider, always in the same direction: by ``key``, or to where there is more room; ``first`` is pressed once."""
     handle = panel.handle(f"rsov-{name.replace('_', '-')}")
     low, now, high = (float(handle.get_attribute(f"aria-value{end}")) for end in ("min", "now", "max"))
     chosen = key or ("ArrowRight" if now - low <= high - now else "ArrowLeft")
-    return lambda: handle.press(chosen)
+    keys = itertools.chain([first] if first else [], itertools.repeat(chosen))
+    return lambda: handle.press(next(keys))
 
 
 def alternating(*presses: Press) -> Press:

@@ -27,7 +27,7 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[
     count = min(before, len(jobs))
     if count <= 1:
         return [work(job) for job in jobs]
-    pool = ThreadPoolExecutor(count, "rsovlib-window", torch.set_num_threads, (1,))
+    pool = ThreadPoolExecutor(count, "rsovlib-window", _take_one_thread)
     try:
         futures = [pool.submit(work, job) for job in jobs]
         # torch's number of threads is each thread's own, but threads born later take over the one that was set last.
@@ -36,3 +36,9 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
+
+
+def _take_one_thread() -> None:
+    # A new thread takes over torch's common number at its first question for it, so it is asked before it is told.
+    torch.get_num_threads()
+    torch.set_num_threads(1)

@@ -45,10 +45,11 @@ class ViewControls(ipywidgets.VBox):
         on_base: Callable[[], Any],
         on_opacity: Callable[[], Any],
     ) -> None:
-        small, style = ipywidgets.Layout(width="230px"), {"description_width": "68px"}
+        style = {"description_width": "68px"}
 
         def menu(label: str, options: Sequence[str] = ()) -> Any:
-            return ipywidgets.Dropdown(options=options, description=label, layout=small, style=style)
+            own = ipywidgets.Layout(width="230px")  # not shared, for each is hidden by itself
+            return ipywidgets.Dropdown(options=options, description=label, layout=own, style=style)
 
         self.show, self.stage, self.of_class = menu("show", SHOWN), menu("of", STAGES), menu("class")
         self.attention, self.network = menu("attention", ("fused", "CLIP", "DINO")), menu("network", ("CLIP", "DINO"))
@@ -71,8 +72,9 @@ class ViewControls(ipywidgets.VBox):
         )
         for name in (*_CHANGES_VIEW, "base", "opacity"):
             getattr(self, name).add_class(f"rsov-{name.replace('_', '-')}")
-        self._first, self._second = (ipywidgets.HBox(layout=ipywidgets.Layout(**_ROW)) for _ in range(2))
-        super().__init__([self._first, self._second])
+        first = [self.show, self.stage, self.of_class, self.attention, self.network, self.step]
+        second = [self.arrangement, self.opacity, self.left, self.base]
+        super().__init__([ipywidgets.HBox(row, layout=ipywidgets.Layout(**_ROW)) for row in (first, second)])
         self.set(view, classes)
         for name in _CHANGES_VIEW:
             getattr(self, name).observe(lambda _change: on_view(), names="value")
@@ -121,14 +123,12 @@ class ViewControls(ipywidgets.VBox):
             self.attention: show == "attention of a pixel",
             self.network: show in ("graph neighbours", "diffusion over time"),
             self.step: show == "diffusion over time",
-        }
-        self._first.children = [self.show, *(control for control, used in uses.items() if used)]
-        uses = {
             self.opacity: show not in QUANTITIES or not overlaid,
             self.left: not overlaid,
             self.base: len(self.base.options) > 1,
         }
-        self._second.children = [self.arrangement, *(control for control, used in uses.items() if used)]
+        for control, used in uses.items():
+            control.layout.display = None if used else "none"
 
     @property
     def needs_only_the_answer(self) -> bool:

@@ -13,6 +13,7 @@ certificate.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 
 from rsovlib.data.classes import ClassPrompt, parse_classes
 from rsovlib.data.tiling import Tile, TileGrid
-from rsovlib.kernels import CscpResult, nearest_neighbours, transition_of
+from rsovlib.kernels import nearest_neighbours, transition_of
 from rsovlib.segmenters.base import Segmentation
 from rsovlib.segmenters.images import RGB, enlarge, resize_pil_bicubic
 from rsovlib.segmenters.sdci import SDCI, SDCIConfig
@@ -119,7 +120,7 @@ class StagedSDCI:
         self._models = (segmenter.clip.name, segmenter.clip.sha256, segmenter.dino.name, segmenter.dino.sha256)
         self._tiles: dict[tuple[int, int], Node] = {}
         self._telling = threading.Lock()
-        self._looked_at = 0  # windows that the networks have begun to look at
+        self._begun: Counter[str] = Counter()  # windows for which a step was begun
 
     # ---- the steps of one window ---------------------------------------------------------------------------
 
@@ -202,7 +203,7 @@ class StagedSDCI:
         )
 
     def maps(self, tile: Tile) -> Node:
-        """Both branches' class maps at the window's size."""
+        """Both branches' class maps at the window's size, for a view of them."""
         diffused = self.diffused(tile)
         sides = (tile.height, tile.width)
         return self._step(
@@ -211,14 +212,17 @@ class StagedSDCI:
 
     def probabilities(self, tile: Tile) -> Node:
         """The convex step's inputs, (K, h, w) each."""
-        maps = self.maps(tile)
+        diffused = self.diffused(tile)
+        told = self._reads("maps") | self._reads("probabilities")
 
         def compute() -> Any:
-            made = self.segmenter.convex_inputs(maps.value["clip_map"], maps.value["dino_map"])
+            # The maps are made quickly and are as large as what is made of them: only a view of them keeps them.
+            maps = self.segmenter.class_maps(diffused.value, (tile.height, tile.width))
+            made = self.segmenter.convex_inputs(maps["clip_map"], maps["dino_map"])
             # On the CPU the solver takes plain arrays, which other threads than this one may read.
             return tuple(one.float().numpy() if one.device.type == "cpu" else one for one in made)
 
-        return self._step("probabilities", self._reads("probabilities"), [maps], compute)
+        return self._step("probabilities", told, [diffused], compute)
 
     def superpixels(self, tile: Tile) -> Node:
         """(h, w) labels."""
@@ -246,7 +250,7 @@ class StagedSDCI:
         (clip, dino), superpixels = (node.value for node in inputs)
         if not self.config.cscp:
             whole = clip / clip.sum(0)
-            return self.cache.node("fused", self._reads("fused"), inputs, lambda: _Fused(whole, None))
+            return self.cache.node("fused", self._reads("fused"), inputs, lambda: _Fused(whole))
         self._announce("fused")
         place = (tile.row, tile.column, *clip.shape)
         start = self.cache.start(place, self.pixels(tile).key)
@@ -260,7 +264,7 @@ class StagedSDCI:
         result = self.segmenter.fuse(given[0], given[1], superpixels, start=start, **live)
         if result.cancelled:
             self.live.ticket.check()
-        answer = _Fused(_as_array(result.q), result)
+        answer = _Fused(_as_array(result.q), result.iterations)
         self.cache.keep_start(place, self.pixels(tile).key, result.dual)
         if rough and exact and not result.converged:
             self.cache.runs["fused, rough"] += 1
@@ -327,15 +331,15 @@ class StagedSDCI:
         return self.segmenter.settings()
 
     def _announce(self, stage: str) -> None:
-        """Say which step begins, and of the longest one how far it has come."""
+        """Say which step begins, once a step and not once a window; of the longest one also how far it has come."""
         if stage not in _DOING:
             return
         with self._telling:
-            place = ""
+            self._begun[stage] += 1
             if stage == "features" and len(self.grid) > 1:
-                self._looked_at += 1
-                place = f", window {self._looked_at} of {len(self.grid)}"
-            self.live.say(_DOING[stage] + place)
+                self.live.say(f"{_DOING[stage]}, window {self._begun[stage]} of {len(self.grid)}")
+            elif self._begun[stage] == 1:
+                self.live.say(_DOING[stage])
 
     def _reads(self, stage: str) -> dict[str, Any]:
         return {name: getattr(self.config, name) for name in READS[stage]}
@@ -356,10 +360,10 @@ class StagedSDCI:
 
 @dataclass(frozen=True)
 class _Fused:
-    """A window's fused probabilities (K, h, w), and what the solver says of them."""
+    """A window's fused probabilities (K, h, w), and the solver's iterations; its dual is only kept to start from."""
 
     q: np.ndarray[Any, Any]
-    result: CscpResult | None
+    iterations: int = 0
 
 
 def staged_answers(

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-#: Bytes that are kept at least, and the share of the machine's free memory that may be used beyond.
-_LEAST_BYTES = 2**30
-_SHARE_OF_FREE = 0.4
+#: Bytes that are kept: a share of the machine's free memory, within bounds. Memory that was never used before is slow
+#: to come by, so more than some dozens of answers is not worth it.
+_LEAST_BYTES, _MOST_BYTES = 2**30, 2**32
+_SHARE_OF_FREE = 0.25
 #: Places whose iterative steps' ends are kept.
 _STARTS = 64
 
@@ -35,7 +36,7 @@ class StageCache:
     """Remembered results, the least recently used forgotten first.
 
     Args:
-        limit: bytes to keep at most; by default two fifths of the free memory, and at least 1 GiB.
+        limit: bytes to keep at most; by default a quarter of the free memory, at least 1 GiB and at most 4 GiB.
 
     Attributes:
         runs: how often each step has run; a step whose result was remembered doesn't count.
@@ -166,4 +167,4 @@ def _tensor_bytes(value: Any) -> int:
 def _default_limit() -> int:
     import psutil
 
-    return max(_LEAST_BYTES, int(psutil.virtual_memory().available * _SHARE_OF_FREE))
+    return min(max(_LEAST_BYTES, int(psutil.virtual_memory().available * _SHARE_OF_FREE)), _MOST_BYTES)

@@ -57,7 +57,7 @@ def test_nothing_changed_nothing_runs(sdci: SDCI, picture: np.ndarray, cache: St
 
 
 CONVEX = {"fused", "fused, rough", "blended"}
-AFTER_DIFFUSION = {"diffused", "maps", "probabilities", *CONVEX}
+AFTER_DIFFUSION = {"diffused", "probabilities", *CONVEX}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ AFTER_DIFFUSION = {"diffused", "maps", "probabilities", *CONVEX}
         ("tau", 0.5, {"graph", *AFTER_DIFFUSION}),
         ("lambda_1", 0.0, {"scores", *AFTER_DIFFUSION}),
         ("score_threshold", 0.9, {"scores", *AFTER_DIFFUSION}),
-        ("presence_threshold", 0.1, {"maps", "probabilities", *CONVEX}),
+        ("presence_threshold", 0.1, {"probabilities", *CONVEX}),
     ],
 )
 def test_a_setting_runs_only_what_follows_it(
@@ -150,7 +150,7 @@ def test_a_warm_start_needs_fewer_iterations(sdci: SDCI, picture: np.ndarray) ->
             run(changed(tight, beta=start_from), picture, cache)
         *_, last = staged_answers(tight, picture, CLASSES, cache)
         assert last.steps is not None
-        return sum(last.steps.fused(tile).value.result.iterations for tile in last.steps.grid)
+        return sum(last.steps.fused(tile).value.iterations for tile in last.steps.grid)
 
     assert iterations(0.11) < iterations(None)
 

@@ -68,10 +68,10 @@ def test_it_begins_with_a_map(bench: SegmentByWords) -> None:
     [
         ("beta", 0.4, {"fused", "fused, rough", "blended"}),
         ("lambda_clip", 0.5, {"fused", "fused, rough", "blended"}),
-        ("alpha", 0.2, {"diffused", "maps", "probabilities", "fused", "fused, rough", "blended"}),
-        ("neighbours", 5, {"graph", "diffused", "maps", "probabilities", "fused", "fused, rough", "blended"}),
-        ("steps", 3, {"diffused", "maps", "probabilities", "fused", "fused, rough", "blended"}),
-        ("lambda_1", 0.1, {"scores", "diffused", "maps", "probabilities", "fused", "fused, rough", "blended"}),
+        ("alpha", 0.2, {"diffused", "probabilities", "fused", "fused, rough", "blended"}),
+        ("neighbours", 5, {"graph", "diffused", "probabilities", "fused", "fused, rough", "blended"}),
+        ("steps", 3, {"diffused", "probabilities", "fused", "fused, rough", "blended"}),
+        ("lambda_1", 0.1, {"scores", "diffused", "probabilities", "fused", "fused, rough", "blended"}),
     ],
 )
 def test_a_slider_runs_only_what_follows(bench: SegmentByWords, name: str, value: float, steps: set[str]) -> None:
@@ -109,7 +109,8 @@ def test_arrangements_are_the_browsers_business(bench: SegmentByWords) -> None:
 def test_a_step_can_be_swiped_against_the_answer(bench: SegmentByWords, stage: str) -> None:
     bench.arrangement.value = "swipe"
     counted = ran(bench, lambda: setattr(bench.left, "value", stage))
-    assert set(counted) <= {f"map of {stage.partition(':')[0]}"}
+    step = stage.partition(":")[0]
+    assert set(counted) <= {f"map of {step}", *(["maps"] if step == "BCDR" else [])}  # which only a view keeps
     assert shown(bench.picture.under).shape == (SIZE, SIZE, 4)
     assert bench.picture.captions[0] == stage
 
