@@ -17,8 +17,8 @@ MEANINGS = {
     "trend agrees": "measured with the paper's data and weights, the number itself differs, but the gain above the "
     "table's reference row has the paper's sign, and its interval, where there is one, leaves out zero",
     "differs": "measured with the paper's data and weights, and neither holds",
-    "not comparable": "measured on other data or with other weights; both numbers are shown, neither speaks for or "
-    "against the other, and only the direction of the gain is told",
+    "not comparable": "measured on other data, with other weights or in another setting; both numbers are shown, neither "
+    "speaks for or against the other, and only the direction of the gain is told",
     "not run": "there is no measured number; the reason says what is missing",
 }
 """Verdict -> what it means."""
@@ -150,8 +150,10 @@ def judge(
     difference = measured.value - published
     direction = _direction(published_gain, measured_gain)
     if measured.profile != "full" or measured.dataset != dataset:
-        why = f"{measured.profile} profile" if measured.profile != "full" else "other data"
-        reason = f"{why}: {measured.dataset} with {_models(measured.profile)}, the paper: {dataset}"
+        if measured.profile == "full":
+            reason = f"not as in the paper: {measured.dataset}; the paper: {dataset}"
+        else:
+            reason = f"{measured.profile} profile: {measured.dataset} with small models of ours, the paper: {dataset}"
         return Verdict("not comparable", reason, difference, direction)
     low = measured.value if measured.low is None else measured.low
     high = measured.value if measured.high is None else measured.high
@@ -161,10 +163,6 @@ def judge(
         return Verdict("agrees", f"the paper's number is within {widened}", difference, direction)
     outside = f"the paper's number is outside of {widened}"
     return Verdict("trend agrees" if direction == "same" else "differs", outside, difference, direction)
-
-
-def _models(profile: str) -> str:
-    return "small models of ours" if profile == "embedded" else "the paper's weights"
 
 
 def _direction(published: float | None, measured: Measured | None) -> str:

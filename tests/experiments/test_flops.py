@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -78,9 +80,12 @@ def test_a_count_is_the_sum_of_its_parts_and_is_recorded(monkeypatch):
     record_flops("row", count)
     (given, fields) = recorded[0]
     assert given == ("row", "GFLOPs", "flops", 1.0)
-    assert (fields["unit"], fields["profile"], fields["dataset"]) == ("GFLOP", "full", "image-512")
+    assert (fields["unit"], fields["profile"]) == ("GFLOP", "full")
+    assert fields["dataset"] == "image-512 in the authors' own setting"
     assert fields["note"].endswith("without the rest")
     assert list(parts_frame([count])["GFLOP"]) == [1.5, -0.5]
+    record_flops("row", replace(count, setting="table1"))  # which alone is the paper's
+    assert recorded[1][1]["dataset"] == "image-512"
     frame = explanation_frame([Explained("row", 2.0, count)])
     assert frame.loc[("row", "Table 1"), "verdict"] == "partly explained"
 
