@@ -17,8 +17,8 @@ MEANINGS = {
     "trend agrees": "measured with the paper's data and weights, the number itself differs, but the gain above the "
     "table's reference row has the paper's sign, and its interval, where there is one, leaves out zero",
     "differs": "measured with the paper's data and weights, and neither holds",
-    "not comparable": "measured on other data, with other weights or in another setting; both numbers are shown, neither "
-    "speaks for or against the other, and only the direction of the gain is told",
+    "not comparable": "measured on other data, with other weights or in another setting; both numbers are shown, "
+    "neither speaks for or against the other, and only the direction of the gain is told",
     "not run": "there is no measured number; the reason says what is missing",
 }
 """Verdict -> what it means."""
