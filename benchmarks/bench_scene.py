@@ -117,7 +117,7 @@ def measure(table: str, folder: Path, side: int, workers: int) -> dict[str, Any]
     """Segment one scene in this process."""
     from rsovlib.data.raster import segment_scene
 
-    scene = folder / f"{table}-{side}.tif"
+    scene = folder / f"{table}-scene-{side}.tif"
     inside = 0.0
     options: dict[str, Any] = {"segmenter": StandIn()}
     if table == "networks":
