@@ -40,9 +40,9 @@ def rows(*, full: bool = False) -> Iterator[dict[str, Any]]:
     """One row a run."""
     with tempfile.TemporaryDirectory() as folder:
         for workers in (1, 2):
-            yield _in_child("networks", folder, 1024 if full else 640, workers)
+            yield _in_child("networks", folder, 2048 if full else 640, workers)
         for workers in (1, 2) if _has_radar_method() else ():
-            yield _in_child("radar", folder, 1024 if full else 640, workers)
+            yield _in_child("radar", folder, 2048 if full else 640, workers)
         for workers in (1, 2):
             yield _in_child("machinery", folder, 20_000 if full else 4_000, workers)
         yield from _moving(Path(folder))
@@ -128,7 +128,7 @@ def measure(table: str, folder: Path, side: int, workers: int) -> dict[str, Any]
         options = {}
         if workers == 1:  # in other processes nobody watches
             options["segmenter"] = segmenter = make_segmenter("sdci")
-            encode = SDCI.encode_image
+            encode = SDCI.encode_images
 
             def watched(*arguments: Any) -> Any:
                 nonlocal inside
@@ -137,7 +137,7 @@ def measure(table: str, folder: Path, side: int, workers: int) -> dict[str, Any]
                 inside += time.perf_counter() - began
                 return result
 
-            vars(segmenter)["encode_image"] = functools.partial(watched, segmenter)
+            vars(segmenter)["encode_images"] = functools.partial(watched, segmenter)
             # Once before, for what is compiled at the first call.
             segmenter(np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8), CLASSES)
     elif table == "radar":
