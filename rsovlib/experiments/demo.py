@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "out": str(folder),
             },
         )
+        from rsovlib.experiments.pages import write_html  # nbconvert takes a second; bad input is told before
+
         page = write_html(notebook, folder / "quickstart.html")
         _print_results(notebook, page, folder, time.perf_counter() - started)
     except RsovError as error:
@@ -91,40 +93,6 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> Path
         except DeadKernelError as error:
             raise NotebookError(f"{source.name}: the kernel died, most likely for lack of memory.") from error
     return target
-
-
-def write_html(notebook: Path, page: Path) -> Path:
-    """The executed notebook as one HTML file that needs nothing from the network."""
-    import nbformat
-    from jinja2 import DictLoader
-    from nbconvert import HTMLExporter
-
-    content = nbformat.read(notebook, as_version=4)
-    # A panel without its kernel is a dead picture, and its scripts would come from the network.
-    for cell in content.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
-            ]
-    content.metadata.pop("widgets", None)
-    # nbconvert's page, less the diagram library that it would load from the network.
-    offline = "{% extends 'lab/index.html.j2' %}{% block html_head_js_mermaidjs %}{% endblock %}"
-    exporter = HTMLExporter(
-        extra_loaders=[DictLoader({"offline.html.j2": offline})],
-        template_file="offline.html.j2",
-        mathjax_url="",
-        require_js_url="",
-        jquery_url="",
-        embed_images=True,
-    )
-    exporter.exclude_input_prompt = True
-    exporter.exclude_output_prompt = True
-    text, _ = exporter.from_notebook_node(content)
-    with write_beside(page) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return page
 
 
 def _check(image: str, classes: str, profile: str) -> None:

@@ -208,7 +208,7 @@ def _check_code(unit: Unit, host: str) -> None:
 
 def _run_in(working: Path, unit: Unit, out: Path, threads: int, session: str, started: float) -> None:
     """Everything up to the rename, inside the working folder."""
-    from rsovlib.experiments.demo import write_html
+    from rsovlib.experiments.pages import write_html
 
     source = working / "source.ipynb"
     source.write_text(unit.notebook, encoding="utf-8")
