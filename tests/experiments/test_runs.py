@@ -13,6 +13,8 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+import dask
+import distributed  # noqa: F401  its defaults are part of dask's configuration
 import nbformat
 import psutil
 import pytest
@@ -82,6 +84,26 @@ Path("seen.json").write_text(json.dumps([os.getcwd(), *(os.environ[name] for nam
     assert folder.startswith(str(tmp_path / "working"))
     assert threads == ["3"] * 4
     assert Path.cwd() == here
+
+
+@pytest.mark.parametrize(("of_the_worker", "seen"), [("65536", None), ("1048576", "1048576")])
+def test_the_kernel_keeps_freed_memory_whatever_dask_sets_for_its_workers(
+    tables, tmp_path, monkeypatch, of_the_worker, seen
+):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", of_the_worker)
+    cell = """
+import os, json
+from pathlib import Path
+Path("seen.json").write_text(json.dumps(os.environ.get("MALLOC_TRIM_THRESHOLD_")))
+"""
+    tables.add("memory", "x: int = 1", cell)
+    (unit,) = plan_units(load_tables(tables.folder))
+    assert run_unit(unit, tmp_path, threads=1).state == "finished"
+    assert json.loads((tmp_path / "finished" / unit.name / "seen.json").read_text()) == seen
+
+
+def test_what_dask_sets_for_its_workers_is_what_kernels_are_kept_from():
+    assert dask.config.get("distributed.nanny.pre-spawn-environ")["MALLOC_TRIM_THRESHOLD_"] == 65536
 
 
 def test_finished_runs_are_kept_and_force_makes_them_again(tables, go):
