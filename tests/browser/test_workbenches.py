@@ -72,7 +72,7 @@ def opened_words(browser: Any, panels: Any, out: Path) -> Iterator[Panel]:
 
 @pytest.fixture(scope="module")
 def opened_clouds(browser: Any, panels: Any) -> Iterator[Panel]:
-    parameters = {"size": SIZE, "classes": CLASSES, "curve_methods": ["sdci", "maskclip", "sclip"]}
+    parameters = {"size": SIZE, "classes": CLASSES, "curve_methods": ["sdci", "mm-ovseg", "maskclip"]}
     panel = Panel.open(browser, panels.page("clouds_and_radar", **parameters))
     yield panel
     panel.page.close()
@@ -333,7 +333,7 @@ def test_a_curve_is_drawn_point_by_point(clouds: Panel):
     clouds.wait_until("five points a method", lambda: points.count() == 15)
     clouds.wait_until("ready", lambda: "ready" in clouds.status)
     chart = clouds.page.locator("svg.rsov-chart")
-    for text in ("cloud cover (%)", "mIoU (%)", "sdci", "maskclip", "sclip"):
+    for text in ("cloud cover (%)", "mIoU (%)", "sdci", "mm-ovseg", "maskclip"):
         assert text in chart.text_content()
     keep(clouds, "clouds-curve")
 
