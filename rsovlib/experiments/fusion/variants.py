@@ -73,22 +73,17 @@ class VariantScores:
         return pd.DataFrame(rows).T.fillna("")
 
     def hand_over(self, column: str, **fields: Any) -> None:
-        """The rows."""
+        """The rows: each network's mIoU, and its gain over the reference, paired over the scenes."""
+        reference = self.meters.get(self.reference)
         for name, meter in self.meters.items():
-            part = confidence_interval(meter, "miou")
             extra = {"weights": self.weights[name]} if name in self.weights else {}
-            record(
-                name,
-                column,
-                "miou",
-                100 * part.value,
-                low=100 * part.low,
-                high=100 * part.high,
-                unit="percent",
-                seed=self.seed,
-                note=self.notes.get(name, ""),
-                **(self.about | {"n": len(meter.images)} | extra | fields),
-            )
+            about = {"unit": "percent", "seed": self.seed, "note": self.notes.get(name, "")}
+            about |= self.about | {"n": len(meter.images)} | extra | fields
+            found = {"miou": confidence_interval(meter, "miou")}
+            if reference is not None and meter is not reference:
+                found[f"miou gain over {self.reference}"] = compare(meter, reference).difference
+            for metric, part in found.items():
+                record(name, column, metric, 100 * part.value, low=100 * part.low, high=100 * part.high, **about)
 
 
 def cmu_target_scores(
