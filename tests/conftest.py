@@ -18,6 +18,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # A background shell (`make test &`) starts everything with Ctrl-C ignored, and tests that send it would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# And so does nohup with the closing of a terminal.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import numpy as np
 import pytest
