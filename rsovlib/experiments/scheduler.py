@@ -245,7 +245,7 @@ def _local_cluster() -> tuple[LocalCluster, list[Nanny]]:
         "processes": True,
         "worker_class": KnownNanny,
         "memory_limit": 0,
-        "dashboard_address": ":0",  # none is wanted, but a fixed port would be taken when two commands run at once
+        "dashboard_address": "127.0.0.1:0",  # unwanted, but at a fixed port two commands at once would meet
         "host": "127.0.0.1",
         "silence_logs": 50,
     }
