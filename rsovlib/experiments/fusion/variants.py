@@ -72,16 +72,22 @@ class VariantScores:
             rows[name] = row
         return pd.DataFrame(rows).T.fillna("")
 
-    def hand_over(self, column: str, **fields: Any) -> None:
-        """The rows: each network's mIoU, and its gain over the reference, paired over the scenes."""
-        reference = self.meters.get(self.reference)
+    def hand_over(self, column: str, also: Sequence[str] = (), **fields: Any) -> None:
+        """The rows: each network's mIoU, and its gains, paired over the scenes.
+
+        Args:
+            column: of the rows.
+            also: variants that the others are compared with beside the reference.
+            fields: of the rows beside what they say anyway.
+        """
         for name, meter in self.meters.items():
             extra = {"weights": self.weights[name]} if name in self.weights else {}
             about = {"unit": "percent", "seed": self.seed, "note": self.notes.get(name, "")}
             about |= self.about | {"n": len(meter.images)} | extra | fields
             found = {"miou": confidence_interval(meter, "miou")}
-            if reference is not None and meter is not reference:
-                found[f"miou gain over {self.reference}"] = compare(meter, reference).difference
+            for other in (self.reference, *also):
+                if other != name and other in self.meters:
+                    found[f"miou gain over {other}"] = compare(meter, self.meters[other]).difference
             for metric, part in found.items():
                 record(name, column, metric, 100 * part.value, low=100 * part.low, high=100 * part.high, **about)
 
