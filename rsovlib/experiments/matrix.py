@@ -41,6 +41,8 @@ class Unit:
         key: hexadecimal SHA-256.
         needs: keys of the runs that come before.
         inputs: parameter -> key of the run whose folder it gets. Lists of folders stand among the parameters.
+        minutes: about how long it takes on one core; 0 for not long.
+        keeps: the parameter that gets the folder for what a stopped run goes on from; "" for none.
         missing: why it can't be run, one sentence; "" if it can.
     """
 
@@ -55,6 +57,8 @@ class Unit:
     key: str
     needs: tuple[str, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
+    minutes: float = 0
+    keeps: str = ""
     missing: str = ""
 
     @property
@@ -146,13 +150,17 @@ class _Table:
                 )
             if name not in declared:
                 raise unknown_name(f"parameter of {entry.notebook}", name, declared)
+        if runs.keeps and runs.keeps not in declared:
+            raise unknown_name(f"parameter of {entry.notebook}", runs.keeps, declared)
+        keeps = "" if runs.keeps in changes else runs.keeps  # a folder that the user gives is the user's
         for point in runs.points(seeds):
             given = {**({"profile": self.profile} if "profile" in declared else {}), **point, **changes}
             parameters = checked_parameters(declared, given, entry.notebook)
             varied = {name: parameters[name] for name in point if name in runs.varied}
             found = self._before(inputs, varied, before)
             shown = varied | {name: value for name, value in changes.items() if name in parameters}
-            yield self._unit(parameters | found.lists, shown, found)
+            unit = self._unit(parameters | found.lists, shown, found)
+            yield replace(unit, minutes=runs.minutes, keeps=keeps)
 
     def _before(
         self, inputs: Mapping[str, tuple[str, ...]], varied: Mapping[str, Any], before: Sequence[Unit]

@@ -3,6 +3,9 @@
 ``finished/NAME`` holds the executed notebook, its HTML page, its rows, whatever the notebook wrote, and ``run.json``.
 All of that is written in ``working/``, and renamed in one step when the last byte is on the disk. A process that is
 killed at any moment leaves something in ``working/`` and nothing in ``finished/``; nobody reads ``working/``.
+
+Long runs ask for a folder in ``checkpoints/`` besides (``keeps`` of their table). It is named by the run's whole key,
+so what another version of the code left is never gone on with, and it is there until the run is finished.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from rsovlib.experiments.matrix import Unit
 from rsovlib.experiments.results import CONTEXT_FILE, CONTEXT_VARIABLE, ROWS_FILE, read_rows, write_rows
 from rsovlib.files import write_beside
 
-FINISHED, FAILED, WORKING = "finished", "failed", "working"
+FINISHED, FAILED, WORKING, KEPT = "finished", "failed", "working", "checkpoints"
 NOTEBOOK, PAGE, RECORD, FAILURE = "notebook.ipynb", "notebook.html", "run.json", "failure.json"
 KERNEL_LOG = "kernel.log"
 _OWNER = "owner.json"
@@ -214,6 +217,10 @@ def _run_in(working: Path, unit: Unit, out: Path, threads: int, session: str, st
     source.write_text(unit.notebook, encoding="utf-8")
     folders = {run["key"]: folder for folder, run in finished_runs(out)} if unit.needs else {}
     inputs = {parameter: str(folders[key]) for parameter, key in unit.inputs.items()}
+    if unit.keeps:
+        kept = _kept_folder(out, unit)
+        kept.mkdir(parents=True, exist_ok=True)
+        inputs[unit.keeps] = Path(os.path.relpath(kept, working)).as_posix()  # no machine's path in the notebook
     context = {
         "defaults": {
             "paper": unit.paper,
@@ -298,6 +305,13 @@ def _publish(working: Path, out: Path, unit: Unit, replace: str) -> None:
         if finished_run(out, unit.name, unit.key) is None:
             raise
     shutil.rmtree(out / FAILED / unit.name, ignore_errors=True)
+    if unit.keeps:
+        shutil.rmtree(_kept_folder(out, unit), ignore_errors=True)
+
+
+def _kept_folder(out: Path, unit: Unit) -> Path:
+    """Where a run keeps what it goes on from when it was stopped."""
+    return out / KEPT / unit.key
 
 
 def _keep_failure(working: Path, out: Path, unit: Unit, cell: str, error: str, host: str) -> None:

@@ -140,7 +140,8 @@ def _spread(
     session = uuid.uuid4().hex
     futures: dict[str, Any] = {}
     unit_of = {}
-    for order, unit in enumerate(units):
+    turn = {key: number for number, key in enumerate(most_urgent_first(units))}
+    for unit in units:
         future = client.submit(
             run_unit,
             unit,
@@ -151,7 +152,7 @@ def _spread(
             session=session,
             key=f"{unit.name}-{session[:8]}",
             pure=False,
-            priority=-order,
+            priority=-turn[unit.key],
         )
         futures[unit.key] = future
         unit_of[future.key] = unit
@@ -172,6 +173,23 @@ def _spread(
     finally:
         if waiting and address is not None:
             _stop_elsewhere(client, list(futures.values()), session)
+
+
+def most_urgent_first(units: Sequence[Unit]) -> list[str]:
+    """The keys in the order of what waits for them: a long run that is begun last keeps one worker busy alone.
+
+    Args:
+        units: each after those that it needs.
+
+    Returns:
+        Keys, those first whose run, with the runs that can only come after it, takes longest; otherwise as given.
+    """
+    chain: dict[str, float] = {}
+    for unit in reversed(units):
+        chain[unit.key] = unit.minutes + chain.get(unit.key, 0.0)
+        for key in unit.needs:
+            chain[key] = max(chain.get(key, 0.0), chain[unit.key])
+    return sorted((unit.key for unit in units), key=lambda key: -chain[key])
 
 
 def _stop_elsewhere(client: Client, futures: list[Any], session: str) -> None:

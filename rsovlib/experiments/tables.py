@@ -13,6 +13,9 @@ table with ``matrix: {seed: [0, 1]}`` gets, for each seed, that seed's training)
 
 A list is given without those runs that can't be run; if that leaves none, the table isn't run either. Folders in a list
 are relative to the run's own. Both keys may stand at the table, for all profiles, or in one of its profiles.
+
+A run that is stopped is begun anew. One that takes long goes on where it was with ``keeps: checkpoints``, the name of a
+parameter of its notebook: it gets a folder that stays when the run is stopped, and is removed when it is finished.
 """
 
 from __future__ import annotations
@@ -55,6 +58,8 @@ class ProfileRuns(_Strict):
             folder; may name parameters too, whose values may be several with commas between, or none.
         needs, inputs: what this profile needs besides what the table does in all of them.
         partly: run with what there is of the needed runs, if there is any.
+        minutes: about how long a run takes on one core, if it takes long; long ones are begun first.
+        keeps: the parameter that gets a folder for what a stopped run goes on from; "" for none.
         hint: what to do where its data or weights aren't there, besides getting them; one sentence.
     """
 
@@ -65,6 +70,8 @@ class ProfileRuns(_Strict):
     needs: tuple[Name, ...] = ()
     inputs: dict[str, Name | tuple[Name, ...]] = Field(default_factory=dict)
     partly: bool = False
+    minutes: float = Field(default=0, ge=0)
+    keeps: str = ""
     hint: str = ""
 
     @model_validator(mode="after")

@@ -245,6 +245,70 @@ def test_of_two_that_finish_the_same_run_the_first_wins(unit, tmp_path, monkeypa
     assert not list((tmp_path / "working").iterdir())
 
 
+COUNTS = """
+from pathlib import Path
+place = Path(kept) / "step.txt"
+while (step := int(place.read_text()) if place.exists() else 0) < 4:
+    place.write_text(str(step + 1))
+    with open(log, "a") as file:
+        file.write(f"{step} ")
+    if step == 1 and not Path(on).exists():
+        end()
+"""
+
+
+@pytest.fixture
+def counting(tables, tmp_path):
+    """A run in four steps that ends in the second one in some way, as long as a file isn't there."""
+
+    def make(ending, keeps="kept", steps=COUNTS):
+        parameters = f"kept: str = '.'\nlog: str = {str(tmp_path / 'log.txt')!r}\non: str = {str(tmp_path / 'on')!r}"
+        tables.add("counting", parameters, f"def end():\n    {ending}", steps, profiles={"embedded": {"keeps": keeps}})
+        return plan_units(load_tables(tables.folder))[0]
+
+    return make
+
+
+@pytest.mark.parametrize("ending", ["raise ValueError('odd')", "import os; os._exit(3)", "raise KeyboardInterrupt"])
+def test_a_run_that_keeps_its_steps_goes_on_where_it_was(counting, tmp_path, ending):
+    unit = counting(ending)
+    assert run_unit(unit, tmp_path).state == ("stopped" if "Interrupt" in ending else "failed")
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [unit.key]
+    (tmp_path / "on").touch()
+    assert run_unit(unit, tmp_path).state == "finished"
+    assert (tmp_path / "log.txt").read_text().split() == ["0", "1", "2", "3"], "no step twice"
+    assert not list((tmp_path / "checkpoints").iterdir())
+    executed = (tmp_path / "finished" / unit.name / "notebook.ipynb").read_text(encoding="utf-8")
+    assert f"../../checkpoints/{unit.key}" in executed
+
+
+def test_what_other_code_has_kept_is_not_gone_on_with(counting, tmp_path):
+    """Here the notebook has changed; rsovlib's own code is part of a run's key as well."""
+    first = counting("raise ValueError('odd')")
+    assert run_unit(first, tmp_path).state == "failed"
+    (tmp_path / "on").touch()
+    second = counting("raise ValueError('odd')", steps=COUNTS + "\nmore = 1")
+    assert second.key != first.key
+    assert run_unit(second, tmp_path).state == "finished"
+    assert (tmp_path / "log.txt").read_text().split() == ["0", "1", "0", "1", "2", "3"]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [first.key]
+
+
+def test_a_folder_that_the_user_gives_is_left_to_the_user(counting, tables, tmp_path):
+    counting("pass")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (unit,) = plan_units(load_tables(tables.folder), texts={"kept": str(mine)})
+    assert run_unit(unit, tmp_path).state == "finished"
+    assert [path.name for path in mine.iterdir()] == ["step.txt"]
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_what_keeps_has_to_be_a_parameter(counting):
+    with pytest.raises(InputError, match=r"'keep'.*'kept'"):
+        counting("pass", keeps="keep")
+
+
 def test_other_code_than_planned_is_refused(unit, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "code_version", lambda: "0ther")
     outcome = run_unit(unit, tmp_path)

@@ -20,7 +20,10 @@ import pytest
 
 from rsovlib.errors import InputError, ResourceError
 from rsovlib.experiments import reproduce
+from rsovlib.experiments.matrix import plan_units
 from rsovlib.experiments.runs import finished_runs
+from rsovlib.experiments.scheduler import most_urgent_first
+from rsovlib.experiments.tables import load_tables
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
@@ -85,6 +88,20 @@ def test_no_cluster_is_started_for_nothing(tables, tmp_path, monkeypatch):
     reproduce(**options, workers=0)
     monkeypatch.setattr("rsovlib.experiments.reproduction.run_units", None)
     assert reproduce(**options, workers=2).count("kept") == 1
+
+
+def test_long_runs_and_what_they_wait_for_are_begun_first(tables):
+    def add(name, minutes, needs=()):
+        tables.add(name, "x: int = 1", "y = 1", needs=list(needs), profiles={"embedded": {"minutes": minutes}})
+
+    add("a-short", 0)
+    add("b-first", 1)
+    add("c-second", 5, ["b-first"])
+    add("d-long", 5.5)
+    units = plan_units(load_tables(tables.folder))
+    name_of = {unit.key: unit.table for unit in units}
+    found = [name_of[key] for key in most_urgent_first(units)]
+    assert found == ["b-first", "d-long", "c-second", "a-short"]  # 1 + 5 minutes, 5.5, 5, 0
 
 
 def alive(tree: list[psutil.Process]) -> list[psutil.Process]:
