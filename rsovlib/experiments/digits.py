@@ -18,22 +18,27 @@ CUT_RULE = (
     "percent: Student's interval of three seeds may be wider. Verdicts, and the stored rows, have it whole."
 )
 
-_NAMES = {"miou": "mIoU", "iou": "IoU", "flops": "FLOPs"}
+_NAMES = {
+    "miou": "mIoU",
+    "miou_seen": "mIoU of seen classes",
+    "miou_unseen": "mIoU of unseen classes",
+    "iou": "IoU",
+    "flops": "FLOPs",
+}
 """As people write them."""
 _SCORES = {"miou", "iou", "accuracy", "f1", "precision", "recall", "pixels"}
 _GAINS = {"gain", "step", "change", "difference"}
-"""First words of metrics that are differences of two scores."""
+"""First words of metrics that are differences of two scores; "gain" says so at any place ("miou gain over GSNet")."""
 
 
 def metric_name(metric: str) -> str:
     """``"miou, cloudy"`` as ``"mIoU, cloudy"``."""
-    first, comma, rest = metric.partition(",")
-    return f"{_NAMES.get(first, first)}{comma}{rest}"
+    return re.sub(r"^\w+", lambda found: _NAMES.get(found.group(), found.group()), metric)
 
 
 def unit_name(metric: str, unit: str) -> str:
     """The unit as people say it: a difference of percents has points."""
-    return "points" if unit == "percent" and _first_word(metric) in _GAINS else unit
+    return "points" if unit == "percent" and _is_difference(metric) else unit
 
 
 def number(value: float | None, unit: str = "") -> str:
@@ -88,15 +93,18 @@ def interval(measured: Measured, metric: str) -> str:
 
 def _range(metric: str, unit: str) -> tuple[float, float]:
     """Between which ends a metric can lie."""
-    words = set(re.findall(r"[a-z0-9]+", metric.lower()))
-    if _first_word(metric) in _GAINS or not words & _SCORES or unit not in ("percent", ""):
+    if _is_difference(metric) or not set(_words(metric)) & _SCORES or unit not in ("percent", ""):
         return -math.inf, math.inf
     return 0.0, 100.0 if unit == "percent" else 1.0
 
 
-def _first_word(metric: str) -> str:
-    found = re.match(r"\w+", metric)
-    return found.group().lower() if found else ""
+def _is_difference(metric: str) -> bool:
+    words = _words(metric)
+    return bool(words) and (words[0] in _GAINS or "gain" in words)
+
+
+def _words(metric: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", metric.lower())
 
 
 def decimals(values: Iterable[float]) -> int:

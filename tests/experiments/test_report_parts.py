@@ -82,6 +82,7 @@ def test_differences(value, unit, like, text):
         ("iou", "", -0.5, 0.75, "[0, 0.750]"),
         ("gain", "percent", -8.0, 45.0, "[-8.0, 45.0]"),
         ("gain over best compared", "percent", -8.0, 145.0, "[-8.0, 145.0]"),
+        ("miou_unseen gain over GSNet, all seeds", "percent", -8.0, 145.0, "[-8.0, 145.0]"),
         ("difference in mIoU", "percent", -8.0, 45.0, "[-8.0, 45.0]"),
         ("latency", "s", -0.5, 2.0, "[-0.500, 2]"),
     ],
@@ -120,6 +121,9 @@ def test_words_around_numbers():
     assert [counted(count, "run") for count in (0, 1, 2000)] == ["0 runs", "1 run", "2,000 runs"]
     assert metric_name("miou, cloudy") == "mIoU, cloudy"
     assert unit_name("gain, all seeds", "percent") == "points"
+    assert unit_name("miou gain over GSNet", "percent") == "points"
+    assert unit_name("changed pixels", "percent") == "percent"
+    assert metric_name("miou gain over GSNet, clear") == "mIoU gain over GSNet, clear"
     assert unit_name("miou", "percent") == "percent"
 
 

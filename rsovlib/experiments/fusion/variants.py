@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from rsovlib.experiments.fusion.evaluation import row_fields, score_network, trained_segmenter
@@ -33,6 +34,8 @@ CMU_TARGETS = {
     "CLIP and DINO": "cmu-on-both",
 }
 """Rows of Table A5."""
+
+_METRICS = {"miou": "mIoU", "miou_seen": "seen", "miou_unseen": "unseen"}
 
 
 @dataclass
@@ -62,7 +65,7 @@ class VariantScores:
         rows = {}
         for name, meter in self.meters.items():
             row: dict[str, str] = {}
-            for title, metric in (("mIoU", "miou"), ("seen", "miou_seen"), ("unseen", "miou_unseen")):
+            for metric, title in _METRICS.items():
                 part = confidence_interval(meter, metric)
                 row[title] = f"{100 * part.value:.1f} [{100 * part.low:.1f}, {100 * part.high:.1f}]"
             if name != self.reference and self.reference in self.meters:
@@ -73,7 +76,7 @@ class VariantScores:
         return pd.DataFrame(rows).T.fillna("")
 
     def hand_over(self, column: str, also: Sequence[str] = (), **fields: Any) -> None:
-        """The rows: each network's mIoU, and its gains, paired over the scenes.
+        """The rows: each network's mIoU of all, seen and unseen classes, and its gains, paired over the scenes.
 
         Args:
             column: of the rows.
@@ -84,12 +87,16 @@ class VariantScores:
             extra = {"weights": self.weights[name]} if name in self.weights else {}
             about = {"unit": "percent", "seed": self.seed, "note": self.notes.get(name, "")}
             about |= self.about | {"n": len(meter.images)} | extra | fields
-            found = {"miou": confidence_interval(meter, "miou")}
+            found = {metric: confidence_interval(meter, metric) for metric in _METRICS}
             for other in (self.reference, *also):
                 if other != name and other in self.meters:
-                    found[f"miou gain over {other}"] = compare(meter, self.meters[other]).difference
+                    for metric in _METRICS:
+                        difference = compare(meter, self.meters[other], metric).difference
+                        found[f"{metric} gain over {other}"] = difference
             for metric, part in found.items():
-                record(name, column, metric, 100 * part.value, low=100 * part.low, high=100 * part.high, **about)
+                missing = {} if np.isfinite(part.value) else {"note": "none of the classes is in these scenes"}
+                ends = {"low": 100 * part.low, "high": 100 * part.high}
+                record(name, column, metric, 100 * part.value, **about | ends | missing)
 
 
 def cmu_target_scores(
