@@ -21,7 +21,7 @@ from rsovlib.experiments.fusion.training import (
     train_method,
     training_pools,
 )
-from rsovlib.experiments.results import record
+from rsovlib.experiments.results import ResultRow, record
 from rsovlib.fusion.config import FusionConfig, Readings
 from rsovlib.fusion.segmenter import FusionOptions, FusionSegmenter
 from rsovlib.metrics import SegmentationMetrics, compare, confidence_interval
@@ -35,6 +35,7 @@ CMU_TARGETS = {
 }
 """Rows of Table A5."""
 
+UNSEEN_CALLED_SEEN = "pixels of unseen classes called a seen one"
 _METRICS = {"miou": "mIoU", "miou_seen": "seen", "miou_unseen": "unseen"}
 
 
@@ -61,13 +62,18 @@ class VariantScores:
     notes: dict[str, str] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
-        """mIoU of all, seen and unseen classes in percent, and the difference to the reference, paired over scenes."""
+        """A row a variant, in percent.
+
+        mIoU of all, seen and unseen classes with intervals; the share of the unseen classes' pixels that it gives to a
+        seen class; and the difference in mIoU to the reference, paired over scenes.
+        """
         rows = {}
         for name, meter in self.meters.items():
             row: dict[str, str] = {}
             for metric, title in _METRICS.items():
                 part = confidence_interval(meter, metric)
                 row[title] = f"{100 * part.value:.1f} [{100 * part.low:.1f}, {100 * part.high:.1f}]"
+            row["unseen called seen"] = f"{100 * unseen_called_seen(meter):.1f}"
             if name != self.reference and self.reference in self.meters:
                 gap = compare(meter, self.meters[self.reference]).difference
                 text = f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
@@ -97,6 +103,24 @@ class VariantScores:
                 missing = {} if np.isfinite(part.value) else {"note": "none of the classes is in these scenes"}
                 ends = {"low": 100 * part.low, "high": 100 * part.high}
                 record(name, column, metric, 100 * part.value, **about | ends | missing)
+            strayed = 100 * unseen_called_seen(meter)
+            missing = {} if np.isfinite(strayed) else {"note": "no unseen class is in these scenes"}
+            record(name, column, UNSEEN_CALLED_SEEN, strayed, **about | missing)
+
+
+def unseen_called_seen(meter: SegmentationMetrics) -> float:
+    """Of the pixels of classes that weren't trained on, the share that a class that was is written over.
+
+    It says what a gain on unseen classes comes from: fewer of their pixels taken by seen ones, or a better choice among
+    the unseen. A pixel without an answer isn't called seen.
+
+    Returns:
+        In [0, 1]; NaN where no such pixel is.
+    """
+    unseen = np.array([name in meter.unseen for name in meter.classes])
+    rows = meter.confusion[unseen]
+    pixels = int(rows.sum())
+    return float(rows[:, :-1][:, ~unseen].sum() / pixels) if pixels else float("nan")
 
 
 def cmu_target_scores(
@@ -218,6 +242,14 @@ def _score_given(
         one.weights[name] = {str(settings["weights"]): str(settings["weights_sha256"])}
         one.notes[name] = "; ".join(part for part in (network.unlike_paper, network.stand_ins) if part)
     return list(found.values())
+
+
+def seed_means(rows: Sequence[ResultRow], table: str, metric: str) -> pd.DataFrame:
+    """The mean of a metric over the seeds: a row a variant; columns ``mean`` and ``seeds``, their number."""
+    chosen = [one for one in rows if (one.table, one.metric) == (table, metric) and one.value is not None]
+    found = pd.DataFrame([{"row": one.row, "value": one.value} for one in chosen], columns=["row", "value"])
+    parts = found.groupby("row", sort=False)["value"]
+    return pd.DataFrame({"mean": parts.mean(), "seeds": parts.count()})
 
 
 def _shown_to(readings: Readings) -> Condition:
