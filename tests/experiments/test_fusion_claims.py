@@ -11,7 +11,15 @@ import pytest
 from rsovlib.data.suites import load_suite
 from rsovlib.errors import InputError
 from rsovlib.experiments.fusion import claims, evaluation, tables, weather
-from rsovlib.experiments.fusion.claims import CLAIMS, contrast, judged, judged_gain, mean_of, record_seeds
+from rsovlib.experiments.fusion.claims import (
+    CLAIMS,
+    VARIANT_CLAIMS,
+    contrast,
+    judged,
+    judged_gain,
+    mean_of,
+    record_seeds,
+)
 from rsovlib.experiments.fusion.evaluation import SEEDS
 from rsovlib.experiments.fusion.scenes import Condition
 from rsovlib.experiments.fusion.settings import SETTINGS
@@ -170,6 +178,7 @@ def test_every_claim_is_about_rows_that_the_tables_record(
 
 def test_the_verdicts_need_every_table_that_they_judge() -> None:
     assert set(load_tables()["mm-ovseg-verdicts"].needs) == {claim.table for claim in CLAIMS}
+    assert set(load_tables()["mm-ovseg-variants"].needs) == {claim.table for claim in VARIANT_CLAIMS}
 
 
 def test_the_gain_on_unseen_classes_is_set_against_that_on_seen_ones(

@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from rsovlib.experiments.fusion.variants import UNSEEN_CALLED_SEEN, VariantScores, seed_means, unseen_called_seen
+from rsovlib.experiments.fusion.claims import VARIANT_CLAIMS
+from rsovlib.experiments.fusion.variants import (
+    CMU_TARGETS,
+    UNSEEN_CALLED_SEEN,
+    VariantScores,
+    seed_means,
+    unseen_called_seen,
+)
 from rsovlib.experiments.results import ResultRow
 from rsovlib.metrics import SegmentationMetrics
 
@@ -50,6 +57,12 @@ def test_variants_hand_over_scores_and_paired_gains(monkeypatch: pytest.MonkeyPa
     assert ("DINO", "miou gain over DINO") not in values
     assert {one.seed for one in rows} == {1}
     assert "unseen called seen" in found.frame().columns
+    for claim in VARIANT_CLAIMS:
+        if claim.table == "mm-ovseg-table-a5":
+            assert set(claim.rows) <= set(CMU_TARGETS)
+            assert {(row, claim.metric) for row in claim.rows} <= {*values, ("CLIP and DINO", claim.metric)}
+        else:
+            assert claim.metric.replace("corrected", "neither") in {metric for _, metric in values}
 
     other = [one.model_copy(update={"seed": 2, "value": 50.0}) for one in rows if one.row == "neither"]
     means = seed_means([*rows, *other], "t", UNSEEN_CALLED_SEEN)
