@@ -40,7 +40,8 @@ class Readings:
         sar_follows_optical: SAR goes through the optical image's resize, crop and flip. The release pads or crops SAR
             to the input size and flips only the optical image. (Data: used by the augmentation.)
         unseen_left_out: pixels without a label (which include every unseen class) take no part in the loss. The
-            release trains them as negatives of all seen classes, as CAT-Seg does. (Used by the loss.)
+            release trains them as negatives of all seen classes, as CAT-Seg does, and finds unseen classes better for
+            it where the seen ones are labelled everywhere (``mm-ovseg-variants``). (Used by the loss.)
         sar_from_its_file: SAR comes from the SAR file. In the release's OEM-thin validation the optical image is
             loaded in its place, because a folder name lacks a level. (Data: used by the evaluation.)
         plain_class_names: classes are called "background", "developed space", "agricultural land". The release asks
