@@ -19,9 +19,11 @@ from rsovlib.experiments.sdci.verdicts import (
     OPPOSITE,
     UNCLEAR,
     Claim,
+    claims_frame,
     findings,
     findings_frame,
     intervals_of,
+    parts_frame,
     record_findings,
     summary_frame,
     word_of_interval,
@@ -86,6 +88,21 @@ def test_findings_are_counted_shown_and_recorded(monkeypatch: pytest.MonkeyPatch
     assert recorded[1][1]["note"] == f"{OPPOSITE}: a step helps"
     assert recorded[2][0][3] is None
     assert summary_frame([]).empty
+
+
+def test_several_claims_in_one_table() -> None:
+    unseen = Claim("a step helps on unseen classes", "t", "step, unseen")
+    rows = [difference(2.0, 0), difference(-2.0, 0, "+ CSCP")]
+    rows += [rows[0].model_copy(update={"metric": "step, unseen", "value": 0.0, "low": -1.0, "high": 1.0})]
+    found = findings(rows, [CLAIM, unseen])
+    parts = parts_frame(found, {"all": CLAIM.text, "unseen": unseen.text})
+    assert parts.loc["+ BCDR"].tolist() == ["+2.0 [1.5, 2.5] holds", "+0.0 [-1.0, 1.0] unclear"]
+    assert parts.loc["+ CSCP", "all"] == "-2.0 [-2.5, -1.5] the opposite holds"
+    assert parts.isna().loc["+ CSCP", "unseen"]
+    together = claims_frame(found, [CLAIM.text, unseen.text, "nobody's"])
+    assert together.index.tolist() == [(CLAIM.text, "+ BCDR"), (CLAIM.text, "+ CSCP"), (unseen.text, "+ BCDR")]
+    assert claims_frame([], [CLAIM.text]).empty
+    assert parts_frame([], {"all": CLAIM.text}).empty
 
 
 def test_claims_speak_of_tables_that_exist() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -157,6 +157,24 @@ def findings_frame(found: Sequence[Finding], claim: str) -> pd.DataFrame:
         if one.claim.text == claim:
             shown.setdefault(one.row, {})[one.column] = _text(one)
     return pd.DataFrame(shown).T.rename(columns=WORDINGS)
+
+
+def claims_frame(found: Sequence[Finding], claims: Sequence[str]) -> pd.DataFrame:
+    """Claims of a cell or two each in one table: a row a claim and row of its table."""
+    frames = {claim: findings_frame(found, claim) for claim in claims}
+    frames = {claim: frame for claim, frame in frames.items() if len(frame)}
+    return pd.concat(frames, names=["claim", ""]) if frames else pd.DataFrame()
+
+
+def parts_frame(found: Sequence[Finding], parts: Mapping[str, str]) -> pd.DataFrame:
+    """One claim of several parts side by side: a row a row of the table, a column a part.
+
+    Args:
+        found: the findings.
+        parts: part, such as "seen classes" -> its claim, which is of one column of its table.
+    """
+    texts = {part: {one.row: _text(one) for one in found if one.claim.text == claim} for part, claim in parts.items()}
+    return pd.DataFrame(texts) if any(texts.values()) else pd.DataFrame()
 
 
 def intervals_of(found: Sequence[Finding], claim: str) -> dict[str, dict[str, tuple[float, float, float]]]:
