@@ -31,6 +31,10 @@ _OF_WORKERS = {"MALLOC_TRIM_THRESHOLD_": "65536"}
 """What Dask sets for its workers and is no good for kernels: memory goes back to the system at every ``free``, and the
 next tensor has to have its pages made anew. Notebooks of many small tensors take up to six times as long with it."""
 
+_STARTS = 3
+"""How often a kernel may be started before the first cell. Its ports are chosen, let go, and only then bound by the
+kernel itself: of many that start at the same time one may find its port taken."""
+
 _clients: dict[str, list[Any]] = {}
 """Session -> papermill clients at work in this process, so that somebody else's thread can stop them."""
 _stopped: set[str] = set()
@@ -92,38 +96,41 @@ def execute_notebook(
     environment = {**inherited, **(variables or {})}
     if threads > 0:
         environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
-    processes: list[Any] = []
-    try:
-        papermill.execute_notebook(
-            str(source),
-            str(target),
-            dict(parameters),
-            engine_name=ENGINE,
-            kernel_name="python3",
-            progress_bar=False,
-            log_output=False,
-            start_timeout=300,  # a loaded machine, not a broken one
-            # Without it every kernel start prints a warning about unencrypted TCP on the machine's own loopback.
-            config=Config({"KernelManager": {"transport_encryption": "auto"}}),
-            environment=environment,
-            folder=str(folder),
-            session=session,
-            log=log,
-            processes=processes,
-        )
-    except PapermillExecutionError as error:
-        lines = f"{error.ename}: {error.evalue}".strip().splitlines() or [error.ename]
-        first = next((line for line in error.source.splitlines() if line.strip()), "")
-        stopped = error.ename == "KeyboardInterrupt"
-        raise NotebookFailedError(lines[-1], f"In [{error.exec_count}]: {first}", stopped) from error
-    except DeadKernelError as error:
-        if session in _stopped:
-            raise NotebookFailedError("stopped", stopped=True) from error
-        raise NotebookFailedError(_obituary(processes[-1] if processes else None), _last_cell(target)) from error
-    except RuntimeError as error:  # jupyter_client: the kernel died before it was ready
-        if session in _stopped:
-            raise NotebookFailedError("stopped", stopped=True) from error
-        raise NotebookFailedError(f"the kernel could not be started ({error}).") from error
+    for start in range(1, _STARTS + 1):
+        processes: list[Any] = []
+        try:
+            papermill.execute_notebook(
+                str(source),
+                str(target),
+                dict(parameters),
+                engine_name=ENGINE,
+                kernel_name="python3",
+                progress_bar=False,
+                log_output=False,
+                start_timeout=300,  # a loaded machine, not a broken one
+                # Without it every kernel start prints a warning about unencrypted TCP on the machine's own loopback.
+                config=Config({"KernelManager": {"transport_encryption": "auto"}}),
+                environment=environment,
+                folder=str(folder),
+                session=session,
+                log=log,
+                processes=processes,
+            )
+            return
+        except PapermillExecutionError as error:
+            lines = f"{error.ename}: {error.evalue}".strip().splitlines() or [error.ename]
+            first = next((line for line in error.source.splitlines() if line.strip()), "")
+            stopped = error.ename == "KeyboardInterrupt"
+            raise NotebookFailedError(lines[-1], f"In [{error.exec_count}]: {first}", stopped) from error
+        except DeadKernelError as error:
+            if session in _stopped:
+                raise NotebookFailedError("stopped", stopped=True) from error
+            raise NotebookFailedError(_obituary(processes[-1] if processes else None), _last_cell(target)) from error
+        except RuntimeError as error:  # jupyter_client: the kernel died before it was ready
+            if session in _stopped:
+                raise NotebookFailedError("stopped", stopped=True) from error
+            if start == _STARTS:
+                raise NotebookFailedError(f"the kernel could not be started ({error}).") from error
 
 
 def stop_session(session: str) -> int:

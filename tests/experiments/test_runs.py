@@ -18,6 +18,7 @@ import distributed  # noqa: F401  its defaults are part of dask's configuration
 import nbformat
 import psutil
 import pytest
+from jupyter_client.provisioning import LocalProvisioner
 
 from rsovlib.cli import main
 from rsovlib.errors import InputError
@@ -243,6 +244,30 @@ def test_of_two_that_finish_the_same_run_the_first_wins(unit, tmp_path, monkeypa
     assert run_unit(unit, tmp_path).state == "finished"
     assert finished_run(tmp_path, unit.name, unit.key)["id"] == done[1]
     assert not list((tmp_path / "working").iterdir())
+
+
+@pytest.mark.parametrize(("taken", "state"), [(1, "finished"), (2, "finished"), (3, "failed")])
+def test_a_kernel_whose_port_was_taken_is_started_again(unit, tmp_path, monkeypatch, taken, state):
+    """Its ports are chosen before it is started; another kernel may bind one of them in between."""
+    real, starts, sockets = LocalProvisioner.launch_kernel, [], []
+
+    async def launch(self, cmd, **options):
+        starts.append(self.kernel_id)
+        if len(starts) <= taken:
+            sockets.append(socket.create_server(("127.0.0.1", self.connection_info["shell_port"])))
+        return await real(self, cmd, **options)
+
+    monkeypatch.setattr(LocalProvisioner, "launch_kernel", launch)
+    try:
+        outcome = run_unit(unit, tmp_path)
+    finally:
+        for one in sockets:
+            one.close()
+    assert outcome.state == state, outcome.reason
+    assert len(starts) == min(taken + 1, 3)
+    if state == "failed":
+        assert "the kernel could not be started" in outcome.reason
+        assert "Address already in use" in (tmp_path / "failed" / unit.name / "kernel.log").read_text()
 
 
 COUNTS = """
