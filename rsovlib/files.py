@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -52,6 +53,19 @@ def write_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         for folder in made:  # a failed job leaves no empty folders either
             with suppress(OSError):  # not empty, or already gone
                 folder.rmdir()
+
+
+def remove_unfinished(path: str | os.PathLike[str]) -> None:
+    """Remove what :func:`write_beside` had begun for ``path`` in processes that were killed.
+
+    Only for a caller that knows that nobody is writing ``path`` at this moment, because it holds the lock.
+    """
+    target = Path(path)
+    name = re.compile(rf"\.{re.escape(target.stem)}\.[a-z0-9_]{{8}}\.part{re.escape(target.suffix)}.*")
+    with suppress(OSError):  # no such folder: nothing to remove
+        for found in target.parent.iterdir():
+            if name.fullmatch(found.name):
+                found.unlink(missing_ok=True)
 
 
 @contextmanager

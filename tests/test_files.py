@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rsovlib.errors import OutputError
-from rsovlib.files import write_beside
+from rsovlib.files import remove_unfinished, write_beside
 
 
 def test_the_file_appears_only_when_the_block_has_ended(tmp_path: Path):
@@ -79,7 +79,7 @@ def test_killed_in_mid_write_the_old_file_stands(tmp_path: Path):
     path = tmp_path / "map.tif"
     path.write_text("old")
     code = (
-        "import time; from rsovlib.files import write_beside\n"
+        "import time; from rsovlib.files import remove_unfinished, write_beside\n"
         f"with write_beside({str(path)!r}) as t: t.write_text('half'); print('writing', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
@@ -87,3 +87,18 @@ def test_killed_in_mid_write_the_old_file_stands(tmp_path: Path):
         assert process.stdout.readline() == "writing\n"
         process.kill()
     assert path.read_text() == "old"
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path):
+    path = tmp_path / "m.tif"
+    killed = "import os, sys; from rsovlib.files import write_beside\nwith write_beside(sys.argv[1]): os._exit(1)"
+    for target in (path, path, tmp_path / "m.p.tif", tmp_path / "m.png"):
+        subprocess.run([sys.executable, "-c", killed, str(target)], check=False)
+    (tmp_path / ".m.mine.part.tif").touch()
+    assert len(list(tmp_path.iterdir())) == 5
+    remove_unfinished(path)
+    left = sorted(found.name for found in tmp_path.iterdir())
+    assert len(left) == 3
+    assert ".m.mine.part.tif" in left
+    assert {name.rpartition(".part")[2] for name in left} == {".tif", ".png"}
+    remove_unfinished(tmp_path / "no folder" / "m.tif")

@@ -135,6 +135,11 @@ def read_class_map(path: str | os.PathLike[str]) -> ClassMap:
     return ClassMap(found.values[0].astype(np.int64), found.valid, json.loads(tags["RSOVLIB_CLASSES"]), settings, grid)
 
 
+def legend_path(path: Path) -> Path:
+    """Where GDAL looks for the names of a class map's values."""
+    return path.with_name(path.name + ".aux.xml")
+
+
 @contextmanager
 def replaced_class_map(path: Path, prompts: Sequence[ClassPrompt], colours: Colours) -> Iterator[Path]:
     """A temporary path for a class map; the map and its legend replace those at ``path`` when the block ends well.
@@ -143,7 +148,7 @@ def replaced_class_map(path: Path, prompts: Sequence[ClassPrompt], colours: Colo
         OutputError: the files can't be written.
     """
     legend_text = _legend_xml(prompts, colours)
-    legend = path.with_name(path.name + ".aux.xml")
+    legend = legend_path(path)
     with ExitStack() as stack:
         # Left in reverse order: the map is renamed first, its legend after it.
         temporary_legend = stack.enter_context(write_beside(legend))

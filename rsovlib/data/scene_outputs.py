@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rsovlib.data.areas import PixelAreas, pixel_areas
 from rsovlib.data.classes import ClassPrompt
-from rsovlib.data.classmap import NODATA, Colours, class_map_writer, replaced_class_map
+from rsovlib.data.classmap import NODATA, Colours, class_map_writer, legend_path, replaced_class_map
 from rsovlib.data.geotiff import TIFF_SUFFIXES, RowWriter, new_geotiff, open_raster, provenance
 from rsovlib.data.outputs import check_output
 from rsovlib.data.reader import SceneRaster
@@ -23,7 +23,7 @@ from rsovlib.data.scene_run import SceneRun
 from rsovlib.data.vector import region_table
 from rsovlib.data.vector_files import VECTOR_SUFFIXES, write_polygons
 from rsovlib.errors import OutputError, RsovError
-from rsovlib.files import write_beside
+from rsovlib.files import remove_unfinished, write_beside
 
 if TYPE_CHECKING:
     import pandas
@@ -63,6 +63,9 @@ class SceneOutputs:
     @contextmanager
     def temporary(self, prompts: Sequence[ClassPrompt], colours: Colours) -> Iterator[SceneOutputs]:
         """Paths to write to; renamed when the block ends well, the class map last, and removed when it does not."""
+        # Of a run that was killed while it wrote; no other is at work, since this one holds the lock.
+        for path in (self.out, legend_path(self.out), *self.extra.values()):
+            remove_unfinished(path)
         with ExitStack() as stack:
             out = stack.enter_context(replaced_class_map(self.out, prompts, colours))
             extra = {kind: stack.enter_context(write_beside(path)) for kind, path in self.extra.items()}
