@@ -61,6 +61,7 @@ def remove_unfinished(path: str | os.PathLike[str]) -> None:
     Only for a caller that knows that nobody is writing ``path`` at this moment, because it holds the lock.
     """
     target = Path(path)
+    # As mkstemp names it, and what GDAL puts beside a file that it is writing (".tif.aux.xml").
     name = re.compile(rf"\.{re.escape(target.stem)}\.[a-z0-9_]{{8}}\.part{re.escape(target.suffix)}.*")
     with suppress(OSError):  # no such folder: nothing to remove
         for found in target.parent.iterdir():

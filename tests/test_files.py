@@ -79,7 +79,7 @@ def test_killed_in_mid_write_the_old_file_stands(tmp_path: Path):
     path = tmp_path / "map.tif"
     path.write_text("old")
     code = (
-        "import time; from rsovlib.files import remove_unfinished, write_beside\n"
+        "import time; from rsovlib.files import write_beside\n"
         f"with write_beside({str(path)!r}) as t: t.write_text('half'); print('writing', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:

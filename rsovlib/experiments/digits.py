@@ -20,8 +20,8 @@ CUT_RULE = (
 
 _NAMES = {
     "miou": "mIoU",
-    "miou_seen": "mIoU of seen classes",
-    "miou_unseen": "mIoU of unseen classes",
+    "miou_seen": "seen mIoU",
+    "miou_unseen": "unseen mIoU",
     "iou": "IoU",
     "flops": "FLOPs",
 }

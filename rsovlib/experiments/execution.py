@@ -58,6 +58,10 @@ class NotebookFailedError(Exception):
         return f"{self.cell}: {self.error}" if self.cell else self.error
 
 
+class _NeverStartedError(NotebookFailedError):
+    """The kernel died before the first cell, so that nothing has happened yet."""
+
+
 def execute_notebook(
     source: Path,
     target: Path,
@@ -84,9 +88,6 @@ def execute_notebook(
     Raises:
         NotebookFailedError: a cell raised something, or the kernel died or was stopped.
     """
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
     _register_engine()
@@ -96,41 +97,48 @@ def execute_notebook(
     environment = {**inherited, **(variables or {})}
     if threads > 0:
         environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+    options = {
+        "engine_name": ENGINE,
+        "kernel_name": "python3",
+        "progress_bar": False,
+        "log_output": False,
+        "start_timeout": 300,  # a loaded machine, not a broken one
+        # Without it every kernel start prints a warning about unencrypted TCP on the machine's own loopback.
+        "config": Config({"KernelManager": {"transport_encryption": "auto"}}),
+        "environment": environment,
+        "folder": str(folder),
+        "session": session,
+        "log": log,
+    }
     for start in range(1, _STARTS + 1):
-        processes: list[Any] = []
         try:
-            papermill.execute_notebook(
-                str(source),
-                str(target),
-                dict(parameters),
-                engine_name=ENGINE,
-                kernel_name="python3",
-                progress_bar=False,
-                log_output=False,
-                start_timeout=300,  # a loaded machine, not a broken one
-                # Without it every kernel start prints a warning about unencrypted TCP on the machine's own loopback.
-                config=Config({"KernelManager": {"transport_encryption": "auto"}}),
-                environment=environment,
-                folder=str(folder),
-                session=session,
-                log=log,
-                processes=processes,
-            )
-            return
-        except PapermillExecutionError as error:
-            lines = f"{error.ename}: {error.evalue}".strip().splitlines() or [error.ename]
-            first = next((line for line in error.source.splitlines() if line.strip()), "")
-            stopped = error.ename == "KeyboardInterrupt"
-            raise NotebookFailedError(lines[-1], f"In [{error.exec_count}]: {first}", stopped) from error
-        except DeadKernelError as error:
-            if session in _stopped:
-                raise NotebookFailedError("stopped", stopped=True) from error
-            raise NotebookFailedError(_obituary(processes[-1] if processes else None), _last_cell(target)) from error
-        except RuntimeError as error:  # jupyter_client: the kernel died before it was ready
-            if session in _stopped:
-                raise NotebookFailedError("stopped", stopped=True) from error
+            return _execute_once(source, target, dict(parameters), options)
+        except _NeverStartedError:
             if start == _STARTS:
-                raise NotebookFailedError(f"the kernel could not be started ({error}).") from error
+                raise
+
+
+def _execute_once(source: Path, target: Path, parameters: dict[str, Any], options: Mapping[str, Any]) -> None:
+    """Start a kernel and execute all cells; ``options`` are papermill's and the engine's."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    processes: list[Any] = []
+    try:
+        papermill.execute_notebook(str(source), str(target), parameters, processes=processes, **options)
+    except PapermillExecutionError as error:
+        lines = f"{error.ename}: {error.evalue}".strip().splitlines() or [error.ename]
+        first = next((line for line in error.source.splitlines() if line.strip()), "")
+        stopped = error.ename == "KeyboardInterrupt"
+        raise NotebookFailedError(lines[-1], f"In [{error.exec_count}]: {first}", stopped) from error
+    except RuntimeError as error:
+        if options["session"] in _stopped:
+            raise NotebookFailedError("stopped", stopped=True) from error
+        if isinstance(error, DeadKernelError):
+            raise NotebookFailedError(_obituary(processes[-1] if processes else None), _last_cell(target)) from error
+        # jupyter_client: the kernel died before it was ready
+        raise _NeverStartedError(f"the kernel could not be started ({error}).") from error
 
 
 def stop_session(session: str) -> int:

@@ -15,7 +15,9 @@ A list is given without those runs that can't be run; if that leaves none, the t
 are relative to the run's own. Both keys may stand at the table, for all profiles, or in one of its profiles.
 
 A run that is stopped is begun anew. One that takes long goes on where it was with ``keeps: checkpoints``, the name of a
-parameter of its notebook: it gets a folder that stays when the run is stopped, and is removed when it is finished.
+parameter of its notebook: it gets a folder that stays when the run is stopped, and is removed when it is finished. The
+folder is that version's of code, data and parameters. Trainings of GPU-days, which should outlive an edit, are given
+``checkpoints: ../../checkpoints`` as a plain parameter instead; their notebooks name and remove what they keep there.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from rsovlib.experiments.sdci.verdicts import (
     findings_frame,
     intervals_of,
     parts_frame,
+    parts_intervals,
     record_findings,
     summary_frame,
     word_of_interval,
@@ -95,14 +96,18 @@ def test_several_claims_in_one_table() -> None:
     rows = [difference(2.0, 0), difference(-2.0, 0, "+ CSCP")]
     rows += [rows[0].model_copy(update={"metric": "step, unseen", "value": 0.0, "low": -1.0, "high": 1.0})]
     found = findings(rows, [CLAIM, unseen])
-    parts = parts_frame(found, {"all": CLAIM.text, "unseen": unseen.text})
+    parts = parts_frame(found, {"all": CLAIM, "unseen": unseen})
     assert parts.loc["+ BCDR"].tolist() == ["+2.0 [1.5, 2.5] holds", "+0.0 [-1.0, 1.0] unclear"]
     assert parts.loc["+ CSCP", "all"] == "-2.0 [-2.5, -1.5] the opposite holds"
     assert parts.isna().loc["+ CSCP", "unseen"]
-    together = claims_frame(found, [CLAIM.text, unseen.text, "nobody's"])
+    together = claims_frame(found, [CLAIM, unseen, Claim("nobody's", "t", "step")])
+    assert parts_intervals(found, {"all": CLAIM, "unseen": unseen, "none": Claim("nobody's", "t", "step")}) == {
+        "all": {"+ BCDR": (2.0, 1.5, 2.5), "+ CSCP": (-2.0, -2.5, -1.5)},
+        "unseen": {"+ BCDR": (0.0, -1.0, 1.0)},
+    }
     assert together.index.tolist() == [(CLAIM.text, "+ BCDR"), (CLAIM.text, "+ CSCP"), (unseen.text, "+ BCDR")]
-    assert claims_frame([], [CLAIM.text]).empty
-    assert parts_frame([], {"all": CLAIM.text}).empty
+    assert claims_frame([], [CLAIM]).empty
+    assert parts_frame([], {"all": CLAIM}).empty
 
 
 def test_claims_speak_of_tables_that_exist() -> None:

@@ -45,19 +45,27 @@ CLAIMS = (
 )  # fmt: skip
 """What the paper says of its tables, and what must be so for its reason to be the right one."""
 
-VARIANT_CLAIMS = (
+CMU_CLAIMS = (
     Claim("CMU on DINO is better than no CMU", "mm-ovseg-table-a5", "miou gain over neither", ("DINO",)),
     Claim("CMU on CLIP is better than no CMU", "mm-ovseg-table-a5", "miou gain over neither", ("CLIP",)),
     Claim("CMU on both is better than no CMU", "mm-ovseg-table-a5", "miou gain over neither", ("CLIP and DINO",)),
     Claim("CMU on CLIP alone is worse than on DINO", "mm-ovseg-table-a5", "miou gain over DINO", ("CLIP",), -1),
     Claim("CMU on both is worse than on DINO", "mm-ovseg-table-a5", "miou gain over DINO", ("CLIP and DINO",), -1),
-    Claim("the release's reading costs", "mm-ovseg-readings", "miou gain over corrected", (), -1),
-    Claim("the release's reading costs on seen classes", "mm-ovseg-readings", "miou_seen gain over corrected", (), -1),
-    Claim(
-        "the release's reading costs on unseen classes", "mm-ovseg-readings", "miou_unseen gain over corrected", (), -1
-    ),
 )
-"""Of the networks that are trained by name alone: what Table A5 says of CMU's target, and why the readings differ."""
+"""What Table A5 says of CMU's target."""
+
+_COSTS = "the release's reading costs"
+READING_CLAIMS = {
+    "all classes": Claim(_COSTS, "mm-ovseg-readings", "miou gain over corrected", (), -1),
+    "seen classes": Claim(f"{_COSTS} on seen classes", "mm-ovseg-readings", "miou_seen gain over corrected", (), -1),
+    "unseen classes": Claim(
+        f"{_COSTS} on unseen classes", "mm-ovseg-readings", "miou_unseen gain over corrected", (), -1
+    ),
+}
+"""Why our reading differs from the release's: of all classes and of a part of them."""
+
+VARIANT_CLAIMS = (*CMU_CLAIMS, *READING_CLAIMS.values())
+"""Of the networks that are trained by name alone."""
 
 
 @dataclass(frozen=True)

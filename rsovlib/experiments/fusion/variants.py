@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rsovlib.experiments.comparison import combine
 from rsovlib.experiments.fusion.evaluation import row_fields, score_network, trained_segmenter
 from rsovlib.experiments.fusion.networks import TrainedNetwork, find_networks
 from rsovlib.experiments.fusion.recipe import READINGS, ExperimentRecipe, named_readings, network_config
@@ -246,10 +247,13 @@ def _score_given(
 
 def seed_means(rows: Sequence[ResultRow], table: str, metric: str) -> pd.DataFrame:
     """The mean of a metric over the seeds: a row a variant; columns ``mean`` and ``seeds``, their number."""
-    chosen = [one for one in rows if (one.table, one.metric) == (table, metric) and one.value is not None]
-    found = pd.DataFrame([{"row": one.row, "value": one.value} for one in chosen], columns=["row", "value"])
-    parts = found.groupby("row", sort=False)["value"]
-    return pd.DataFrame({"mean": parts.mean(), "seeds": parts.count()})
+    groups: dict[str, list[ResultRow]] = {}
+    for one in rows:
+        if (one.table, one.metric) == (table, metric):
+            groups.setdefault(one.row, []).append(one)
+    means = {row: combine(group) for row, group in groups.items()}
+    there = {row: {"mean": mean.value, "seeds": len(mean.seeds)} for row, mean in means.items() if mean is not None}
+    return pd.DataFrame.from_dict(there, orient="index", columns=["mean", "seeds"])
 
 
 def _shown_to(readings: Readings) -> Condition:

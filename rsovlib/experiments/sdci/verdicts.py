@@ -159,22 +159,30 @@ def findings_frame(found: Sequence[Finding], claim: str) -> pd.DataFrame:
     return pd.DataFrame(shown).T.rename(columns=WORDINGS)
 
 
-def claims_frame(found: Sequence[Finding], claims: Sequence[str]) -> pd.DataFrame:
+def claims_frame(found: Sequence[Finding], claims: Iterable[Claim]) -> pd.DataFrame:
     """Claims of a cell or two each in one table: a row a claim and row of its table."""
-    frames = {claim: findings_frame(found, claim) for claim in claims}
-    frames = {claim: frame for claim, frame in frames.items() if len(frame)}
+    frames = {claim.text: findings_frame(found, claim.text) for claim in claims}
+    frames = {text: frame for text, frame in frames.items() if len(frame)}
     return pd.concat(frames, names=["claim", ""]) if frames else pd.DataFrame()
 
 
-def parts_frame(found: Sequence[Finding], parts: Mapping[str, str]) -> pd.DataFrame:
+def parts_frame(found: Sequence[Finding], parts: Mapping[str, Claim]) -> pd.DataFrame:
     """One claim of several parts side by side: a row a row of the table, a column a part.
 
     Args:
         found: the findings.
         parts: part, such as "seen classes" -> its claim, which is of one column of its table.
     """
-    texts = {part: {one.row: _text(one) for one in found if one.claim.text == claim} for part, claim in parts.items()}
+    texts = {part: {one.row: _text(one) for one in found if one.claim == claim} for part, claim in parts.items()}
     return pd.DataFrame(texts) if any(texts.values()) else pd.DataFrame()
+
+
+def parts_intervals(
+    found: Sequence[Finding], parts: Mapping[str, Claim]
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Part -> row -> difference with its interval, as :func:`intervals_of`; parts without any are left out."""
+    columns = {part: intervals_of(found, claim.text) for part, claim in parts.items()}
+    return {part: row for part, series in columns.items() for row in series.values()}
 
 
 def intervals_of(found: Sequence[Finding], claim: str) -> dict[str, dict[str, tuple[float, float, float]]]:
